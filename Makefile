@@ -1,0 +1,59 @@
+# make reproduce   install and run the main job on embedded data
+# make test        install and run everything CI runs
+# The plain commands behind each target stand in the README.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: install reproduce test lint notebooks benchmarks evidence-cpu evidence-gpu clean
+
+install: $(VENV)/.installed
+
+$(VENV)/.installed: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet torch torchvision
+	$(BIN)/python -m pip install --quiet -e '.[notebooks,test]'
+	touch $@
+
+reproduce: install
+	$(BIN)/python -m dhm notebook table1_cifar100
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: lint
+	$(BIN)/python -m pytest
+	$(MAKE) notebooks
+
+# Every notebook on a handful of images; outputs that no preset changes must equal the committed ones.
+notebooks: install
+	DHM_PRESET=smoke DHM_RUNS=$${TMPDIR:-/tmp}/dhm-nbval DHM_FIGURES=$${TMPDIR:-/tmp}/dhm-nbval/figures \
+		$(BIN)/python -m pytest --nbval --nbval-cell-timeout=300 notebooks
+
+benchmarks: install
+	$(BIN)/python benchmarks/step_time.py
+
+# Protocol: data/records/README.md. Two workers share the grid; stop and start at will. DHM_DATA holds tiny-imagenet-100.
+EVIDENCE := train --dataset tiny-imagenet-100 --image-size 32 --method baseline dsl dhm --seed 0 1 2 3 4
+CPU_RUNS := $(EVIDENCE) --accelerator cpu --classes 20 --train-per-class 250 --test-on val+rest --arch cifar_resnet \
+	--options depth=20 --batch-size 64 --lr 0.1 --momentum 0.9 --weight-decay 1e-4 --gamma 0.1
+CORRUPT := $(CPU_RUNS) --experiment c1-corrupt-labels --label-noise 0.5 --epochs 80 --milestones 40 60
+CLEAN := $(CPU_RUNS) --experiment c2-clean-labels --epochs 160 --milestones 80 120
+
+evidence-cpu: install
+	for worker in 1 2; do \
+		(OMP_NUM_THREADS=1 $(BIN)/python -m dhm $(CORRUPT) && OMP_NUM_THREADS=1 $(BIN)/python -m dhm $(CLEAN)) & \
+	done; wait
+
+evidence-gpu: install
+	for arch in resnet32 densenet40_12 wrn16_8; do \
+		$(BIN)/python -m dhm $(EVIDENCE) --preset paper --arch $$arch --accelerator cuda --experiment g-$$arch; \
+	done
+	$(BIN)/python -m dhm $(EVIDENCE) --preset paper --arch resnet18 --image-size 64 --augment crop --batch-size 128 \
+		--epochs 164 --milestones 81 122 --accelerator cuda --experiment g-resnet18
+
+clean:
+	rm -rf $(VENV) runs build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache

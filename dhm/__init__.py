@@ -1,0 +1,15 @@
+"""Dynamic Hierarchical Mimicking (Li & Chen, CVPR 2020): networks with side branches, the loss, the training."""
+
+from dhm.branches import BranchedNet, BranchSpec
+from dhm.config import Config
+from dhm.errors import InputError
+from dhm.losses import DHMLoss
+from dhm.runs import RunRecord, load_runs
+from dhm.training import fit
+from dhm.zoo import create_model, list_models, load_released, load_trained
+
+__version__ = "0.1.0"
+__all__ = [
+    "BranchSpec", "BranchedNet", "Config", "DHMLoss", "InputError", "RunRecord", "create_model", "fit",
+    "list_models", "load_released", "load_runs", "load_trained",
+]  # fmt: skip

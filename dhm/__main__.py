@@ -1,0 +1,221 @@
+"""The command line: python -m dhm list | train | evaluate | estimate | notebook."""
+
+import argparse
+import dataclasses
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dhm import recipes
+from dhm.config import Config
+from dhm.errors import InputError
+from dhm.estimate import duration, estimate
+from dhm.evaluation import evaluate
+from dhm.grid import fit_all
+from dhm.metrics import NonFiniteLoss
+from dhm.runs import RunRecord
+from dhm.zoo import FAMILIES, MODELS, create_model, load_released, load_trained, released_name, torchvision_label
+
+GRID = ("arch", "seed", "method")  # settings that may be given several values at once
+LISTS = ("milestones",)
+MAPPINGS = ("options", "ce_weights", "mimic_weights")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; 0 if all went well, 1 if a training broke, 2 for wrong input."""
+    given = parser().parse_args(arguments)
+    try:
+        given.run(given)
+    except InputError as error:
+        print(f"dhm: {error}", file=sys.stderr)
+        return 2
+    except NonFiniteLoss as error:
+        print(f"dhm: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("dhm: stopped; the same command goes on from the last checkpoint", file=sys.stderr)
+        return 130
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """All commands and their options."""
+    top = argparse.ArgumentParser(prog="python -m dhm", description=__doc__)
+    commands = top.add_subparsers(required=True, metavar="COMMAND")
+
+    command = commands.add_parser("list", help="networks, with parameters and branches")
+    command.set_defaults(run=_list)
+
+    command = commands.add_parser("train", help="train a run, or a grid of runs; goes on where it was stopped")
+    _add_settings(command)
+    _add_machine(command)
+    _add_accumulate(command)
+    command.add_argument("--tensorboard", action="store_true", help="curves for TensorBoard, in the record's folder")
+    command.set_defaults(run=_train)
+
+    command = commands.add_parser("estimate", help="measure a few steps and say how long a training will take")
+    _add_settings(command)
+    _add_machine(command)
+    _add_accumulate(command)
+    command.add_argument("--steps", type=int, default=10, help="steps to measure (default 10)")
+    command.set_defaults(run=_estimate)
+
+    command = commands.add_parser("evaluate", help="errors of every classifier of runs or of released checkpoints")
+    command.add_argument(
+        "paths", type=Path, nargs="+", metavar="path",
+        help="folders of run records, released checkpoints, weights of torchvision; a file's network is recognised",
+    )  # fmt: skip
+    command.add_argument("--which", choices=("last", "best"), default="last", help="which epoch of a run")
+    _add_settings(command)
+    _add_machine(command)
+    command.set_defaults(run=_evaluate)
+
+    command = commands.add_parser("notebook", help="run a notebook through papermill into runs/notebooks/")
+    command.add_argument("name", help="e.g. table1_cifar100")
+    command.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), dest="parameters")
+    command.add_argument("-o", "--output", type=Path, help="where the finished notebook goes")
+    command.add_argument("--refresh", action="store_true", help="put the outputs into the committed notebook")
+    command.set_defaults(run=_notebook)
+    return top
+
+
+def _add_settings(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--preset", default="", help=f"settings to start from: {', '.join(recipes.PRESETS)}")
+    command.add_argument("--config", type=Path, help="a config.json to start from instead of a preset")
+    group = command.add_argument_group("settings of a run (dhm.Config); arch, method and seed take several values")
+    for field in dataclasses.fields(Config):
+        several = field.name in (*GRID, *LISTS, *MAPPINGS)
+        group.add_argument(
+            f"--{field.name.replace('_', '-')}", nargs="*" if several else None, metavar="NAME=VALUE"
+            if field.name in MAPPINGS else "VALUE",
+        )  # fmt: skip
+
+
+def _add_machine(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--runs-dir", type=Path, help="where run records are kept (default $DHM_RUNS, else runs/)")
+    command.add_argument("--data-dir", type=Path, help="where data sets are (default $DHM_DATA, else data/)")
+    command.add_argument("--download", action="store_true", help="fetch CIFAR-100 if it is missing")
+    command.add_argument("--accelerator", default="auto", help="cpu, cuda, mps or auto")
+    command.add_argument(
+        "--workers", type=int, help="processes that read streamed images (default one a core, at most 8)"
+    )
+
+
+def _add_accumulate(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--accumulate", type=int, default=1, metavar="N", help="run a batch as N shards, to fit a small device"
+    )
+
+
+def _value(text: str) -> Any:
+    """A setting as it is written on the command line: JSON where it is JSON, else a word."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def configs_from(given: argparse.Namespace, preset: str = "") -> list[Config]:
+    """The runs a command line asks for, from `preset` if it names none, all methods of a seed before the next seed."""
+    changes: dict[str, Any] = {}
+    for field in dataclasses.fields(Config):
+        text = getattr(given, field.name)
+        if text is not None and field.name in MAPPINGS:
+            changes[field.name] = {name: _value(value) for name, _, value in (item.partition("=") for item in text)}
+        elif text is not None:
+            changes[field.name] = [_value(item) for item in text] if isinstance(text, list) else _value(text)
+    start = _read_config(given.config) if given.config else {}
+    architectures, seeds, methods = (
+        changes.pop(name, [start.get(name, default)])
+        for name, default in (("arch", "cifar_resnet"), ("seed", 0), ("method", "dhm"))
+    )
+    return [
+        Config.from_dict(
+            {**(start or recipes.settings(given.preset or preset, arch, method)), **changes,
+             "arch": arch, "method": method, "seed": seed}
+        )
+        for arch in architectures for seed in seeds for method in methods
+    ]  # fmt: skip
+
+
+def _read_config(file: Path) -> dict[str, Any]:
+    try:
+        return Config.from_dict(json.loads(file.read_text())).to_dict()
+    except (OSError, ValueError) as error:
+        raise InputError(f"{file} is no configuration of a run: {error}") from None
+
+
+def _machine(given: argparse.Namespace) -> dict[str, Any]:
+    names = ("data_dir", "download", "accelerator", "workers")
+    return {name: getattr(given, name) for name in names}
+
+
+def _list(given: argparse.Namespace) -> None:
+    print(f"{'network':<18}{'B0':>12}{'B1':>12}{'B2':>12}   source")
+    for name, entry in MODELS.items():
+        with torch.device("meta"):
+            net = create_model(name)
+        counts = [sum(p.numel() for p in group) for group in net.parameter_groups().values()]
+        print(f"{name:<18}" + "".join(f"{count:>12,}" for count in counts) + f"   {entry.source}")
+    print(
+        "\nParameters by owner, 100 classes; B0 alone runs at inference. Families, with the options of their members:"
+    )
+    for name, family in FAMILIES.items():
+        options = ", ".join(f"{f.name}={f.default}" for f in dataclasses.fields(family) if f.name != "num_classes")
+        print(f"  {name}: {options}")
+
+
+def _train(given: argparse.Namespace) -> None:
+    options = {"accumulate": given.accumulate, "tensorboard": given.tensorboard, **_machine(given)}
+    for _ in fit_all(configs_from(given), runs_dir=given.runs_dir, **options):
+        pass
+
+
+def _estimate(given: argparse.Namespace) -> None:
+    configs = configs_from(given)
+    total = 0.0
+    for config in configs:
+        cost = estimate(config, given.steps, accumulate=given.accumulate, **_machine(given))
+        total += cost.seconds
+        print(f"{config.name}: {cost}", flush=True)
+    if len(configs) > 1:
+        print(f"all {len(configs)} runs: {duration(total)}")
+
+
+def _evaluate(given: argparse.Namespace) -> None:
+    print(f"{'network':<20}{'weights':<44} {'images':>8}  {'head':<6}{'top-1':>8}{'top-5':>8}{'nll':>8}{'ece':>8}")
+    for path in given.paths:
+        if path.is_dir():
+            record = RunRecord.read(path)
+            config, net, label = (
+                record.config,
+                load_trained(record, given.which),
+                f"{record.folder.name} ({given.which})",
+            )
+        else:
+            arch = given.arch or [released_name(path)]
+            config = configs_from(argparse.Namespace(**{**vars(given), "arch": arch}), preset="paper")[0]
+            net, label = load_released(path, config.arch, **config.options), torchvision_label(path) or path.name
+        predictions = evaluate(
+            net, config, data_dir=given.data_dir, download=given.download, accelerator=given.accelerator,
+            workers=given.workers,
+        )  # fmt: skip
+        for head, figures in predictions.summary().items():
+            told = "".join(f"{figures.get(name, 0):>8.3f}" for name in ("top1_error", "top5_error", "nll", "ece"))
+            if "mAP" in figures:  # a search, under no heading of errors
+                told = "  " + ", ".join(f"{name} {value:.2f}" for name, value in figures.items())
+            print(f"{config.arch:<20}{label:<44} {len(predictions):>8,}  {head:<6}{told}", flush=True)
+
+
+def _notebook(given: argparse.Namespace) -> None:
+    from dhm.notebook import refresh, run_notebook  # needs packages that a cluster node may lack
+
+    print(refresh(given.name) if given.refresh else run_notebook(given.name, dict(given.parameters), given.output))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

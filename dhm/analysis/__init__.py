@@ -1,0 +1,1 @@
+"""Analyses of records and networks. Nothing here trains."""

@@ -1,0 +1,137 @@
+"""Eq. 11: what the mimicking term of Eq. 10 is under a small perturbation, as printed and to full second order.
+
+The term is f(h) = -sum_k phi2_k(h) log phi1_k(h) at the representation h = theta(x): phi1 is the student, phi2 the
+teacher. With covariance sigma^2 C, C = sum_j d_j d_j^T, and derivatives along d_j,
+
+    E f(h + xi) = zeroth    -phi2 log phi1
+                + sigma^2 [ gradient  -sum_j d_j phi2 . d_j log phi1                  (the term Eq. 11 keeps)
+                          + student   -(1/2) phi2 . sum_j d_j^2 log phi1
+                          + teacher   -(1/2) log phi1 . sum_j d_j^2 phi2 ]            + O(sigma^4)
+
+for smooth heads. In training the teacher is a constant, so what is followed is the student's gradient
+E[-phi2(h + xi) . grad log phi1(h + xi)]; its expansion is the gradient of the four terms through phi1 alone.
+"""
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch.func import grad, jacrev, jvp
+
+from dhm.errors import InputError
+
+Head = Callable[[torch.Tensor], torch.Tensor]
+"""Representations (N, *shape) -> class probabilities (N, K), every row on its own."""
+
+TERMS = ("zeroth", "gradient", "student", "teacher")
+"""The four terms by name, in the order of every table and tensor here."""
+
+
+@dataclass(frozen=True)
+class Expansion:
+    """The four terms at unit sigma.
+
+    Attributes:
+        terms: (4, N, K) of the value, one entry a class; (4, N, *shape) of the student's gradient.
+        error: (4, N), standard errors of the class sums where the directions were random probes; None for the
+            gradient.
+    """
+
+    terms: torch.Tensor
+    error: torch.Tensor | None = None
+
+    def printed(self, sigma: float) -> torch.Tensor:
+        """(a): the right side of Eq. 11."""
+        return self.terms[0] + sigma**2 * self.terms[1]
+
+    def full(self, sigma: float) -> torch.Tensor:
+        """(b): all terms of second order."""
+        return self.terms[0] + sigma**2 * self.terms[1:].sum(dim=0)
+
+
+def mimicking(student: Head, teacher: Head, h: torch.Tensor, xi: torch.Tensor) -> torch.Tensor:
+    """The term at perturbations (M, N or 1, *shape) of points (N, *shape), by class: (M, N, K)."""
+    return _on_all(lambda x: -teacher(x) * student(x).log(), h + xi)
+
+
+def student_gradient(student: Head, teacher: Head, h: torch.Tensor, xi: torch.Tensor) -> torch.Tensor:
+    """Gradient of the term by the representation with the teacher a constant, (M, N, *shape), summed over classes.
+
+    A single class k is had from a teacher that is zero elsewhere.
+    """
+
+    def gradient(x: torch.Tensor) -> torch.Tensor:
+        constant = teacher(x)
+        return grad(lambda x: -(constant * student(x).log()).sum())(x)
+
+    return _on_all(gradient, h + xi)
+
+
+def _on_all(f: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor) -> torch.Tensor:
+    """f, which takes one batch axis, on the two leading axes of x."""
+    return f(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+
+
+def along(f: Head, h: torch.Tensor, direction: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """f and its first and second derivative along a direction, at every point of the batch."""
+    at, unit = torch.zeros((), dtype=h.dtype), torch.ones((), dtype=h.dtype)
+
+    def first(t: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return jvp(lambda t: f(h + t * direction), (t,), (unit,))  # type: ignore[return-value]
+
+    with warnings.catch_warnings():  # torch loads its rules for jvp through a part of itself that it deprecates
+        warnings.filterwarnings("ignore", r"`torch\.jit\.script` is deprecated", FutureWarning)
+        (value, slope), (_, bend) = jvp(first, (at,), (unit,))  # type: ignore[misc]
+    return value, slope, bend
+
+
+def expand_value(student: Head, teacher: Head, h: torch.Tensor, directions: torch.Tensor) -> Expansion:
+    """Exact derivatives at the points h (N, *shape) along directions (J, N or 1, *shape), summed over J.
+
+    On heads with ReLU these are the almost-everywhere derivatives: what kinks add on average is not in them.
+    """
+    seconds = []
+    for direction in directions:
+        log1, slope1, bend1 = along(lambda x: student(x).log(), h, direction)
+        phi2, slope2, bend2 = along(teacher, h, direction)
+        seconds.append(torch.stack([-slope2 * slope1, -phi2 * bend1 / 2, -log1 * bend2 / 2]))
+    second = torch.stack(seconds)
+    error = second.sum(dim=-1).std(dim=0, correction=min(1, len(second) - 1)) * len(second) ** 0.5
+    return Expansion(
+        torch.cat([(-phi2 * log1)[None], second.sum(dim=0)]), torch.cat([torch.zeros_like(error[:1]), error])
+    )
+
+
+def expand_gradient(student: Head, teacher: Head, h: torch.Tensor, directions: torch.Tensor) -> Expansion:
+    """The same four terms of the student's gradient by the representation, summed over classes: (4, N, *shape)."""
+
+    def terms(x: torch.Tensor, direction: torch.Tensor) -> torch.Tensor:
+        phi2, slope2, bend2 = along(teacher, h, direction)  # at the fixed h: the teacher is a constant
+        log1, slope1, bend1 = along(lambda x: student(x).log(), x, direction)
+        return -torch.stack([phi2 * log1, slope2 * slope1, phi2 * bend1 / 2, bend2 * log1 / 2]).sum(dim=(1, 2))
+
+    gradients = torch.stack([jacrev(terms)(h, direction) for direction in directions])
+    return Expansion(torch.cat([gradients[0, :1], gradients[:, 1:].sum(dim=0)]))
+
+
+def split(student: Head, teacher: Head, h: torch.Tensor, xi: torch.Tensor) -> torch.Tensor:
+    """The change of the term at a finite perturbation in its three parts, summed over classes: (M, N, 3).
+
+    f(h + xi) - f(h) = -D2 . DL - phi2 . DL - log phi1 . D2 with D2, DL the changes of phi2 and log phi1. The parts'
+    means are what "gradient", "student" and "teacher" become at that size of xi, for any distribution of mean zero
+    and any head, kinks or not; divided by sigma^2 the last two are curvatures by smoothing, since over a pair
+    DL(xi) + DL(-xi) is a second difference.
+    """
+    phi2, log1 = teacher(h), student(h).log()
+    change2 = _on_all(teacher, h + xi) - phi2
+    change1 = _on_all(lambda x: student(x).log(), h + xi) - log1
+    return -torch.stack([change2 * change1, phi2 * change1, log1 * change2], dim=-1).sum(dim=-2)
+
+
+def slope(sigmas: Sequence[float], residuals: Sequence[float]) -> float:
+    """Exponent p of residual ~ sigma^p: the least-squares line through the logarithms."""
+    if min(residuals) <= 0:
+        raise InputError("a slope needs residuals above 0; one of them vanishes to the last bit")
+    return float(np.polyfit(np.log(sigmas), np.log(residuals), 1)[0])

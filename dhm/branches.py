@@ -1,0 +1,159 @@
+"""Side branches, and the network that trains with them and answers without them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from dhm.errors import InputError
+from dhm.models import Blueprint, StagedNet
+
+MAIN = "B0"
+"""Name of the main branch, the classifier on top of the whole backbone."""
+
+
+@dataclass(frozen=True)
+class BranchSpec:
+    """A side branch in words.
+
+    Attributes:
+        name: B1, B2, ... in the paper, counted from the top of the network down.
+        root: the branch starts from the output of this stage of the backbone (1 is the first; 0 the stem).
+        depths: building blocks in each of the branch's own later stages; empty for a bare classifier.
+        width: how many times wider than the backbone's its stages are.
+    """
+
+    name: str
+    root: int
+    depths: tuple[int, ...] = ()
+    width: float = 1.0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "depths", tuple(self.depths))
+        if self.name == MAIN or not self.name.isidentifier():
+            raise InputError(f"a branch cannot be called {self.name!r}: take B1, B2, ... ({MAIN} is the main branch)")
+        if self.width <= 0:
+            raise InputError(f"branch {self.name}: width must be positive, not {self.width}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """The specification in JSON's types."""
+        return {**asdict(self), "depths": list(self.depths)}
+
+
+def designed_branches(blueprint: Blueprint) -> list[BranchSpec]:
+    """B1 and B2 for any blueprint, by the three principles of appendix A.
+
+    Building blocks and the number of down-samplings are the backbone's own; B1, after the last stage but one, is
+    as deep as the stage it replaces and broader; B2, one stage further down, has half the blocks in its last stage.
+    """
+    *_, before_last, last = blueprint.depths
+    stages = len(blueprint.depths)
+    return [
+        BranchSpec("B1", stages - 1, (last,), blueprint.broad),
+        BranchSpec("B2", stages - 2, (before_last, -(-last // 2))),
+    ]
+
+
+class BranchedNet(nn.Module):
+    """A backbone with side branches.
+
+    In training mode a call answers with the logits of every classifier, {"B0": (N, K), "B1": ...}: B0 (the
+    deepest) first, then by root from deep to shallow. In eval mode it answers with B0's logits alone and runs no
+    branch.
+
+    Args:
+        backbone: the network, left as it is.
+        branches: name -> (root, module from the root's representation to logits).
+    """
+
+    def __init__(self, backbone: StagedNet, branches: Mapping[str, tuple[int, nn.Module]]) -> None:
+        super().__init__()
+        self.backbone = backbone
+        by_depth = sorted(branches, key=lambda name: -branches[name][0])
+        self.roots = {name: branches[name][0] for name in by_depth}
+        self.branches = nn.ModuleDict({name: branches[name][1] for name in by_depth})
+
+    @property
+    def heads(self) -> tuple[str, ...]:
+        """Names of all classifiers in the order of the logits."""
+        return (MAIN, *self.roots)
+
+    def all_logits(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Images (N, C, H, W) -> logits (N, K) of every classifier, in either mode."""
+        inner = self.backbone.representations(x)
+        logits = {MAIN: self.backbone.classifier(self.backbone.descriptor(inner[-1]))}
+        for name, root in self.roots.items():
+            logits[name] = self.branches[name](inner[root])
+        return logits
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor] | torch.Tensor:
+        return self.all_logits(x) if self.training else self.backbone(x)
+
+    def features(self, x: torch.Tensor) -> torch.Tensor:
+        """Images -> B0's descriptor before its classifier, (N, features)."""
+        return self.backbone.features(x)
+
+    def main_only(self) -> StagedNet:
+        """The plain backbone, sharing its weights with this network."""
+        return self.backbone
+
+    def body(self) -> nn.ModuleList:
+        """B0 but for its classifier: what pre-trained weights are put into."""
+        return nn.ModuleList([self.backbone.stem, *self.backbone.stages, self.backbone.head[:-1]])
+
+    def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
+        """Parameters by owner; the trunk that branches share belongs to B0."""
+        owners = {MAIN: self.backbone, **self.branches}
+        return {name: list(module.parameters()) for name, module in owners.items()}
+
+
+def check(blueprint: Blueprint, specs: Sequence[BranchSpec]) -> None:
+    """Whether a blueprint's network can grow these branches.
+
+    Raises:
+        InputError: a spec names a stage the network does not have, or the wrong number of later stages.
+    """
+    stages = len(blueprint.depths)
+    for spec in specs:
+        if not 0 <= spec.root <= stages:
+            raise InputError(f"branch {spec.name}: root must be a stage from 0 to {stages}, not {spec.root}")
+        if len(spec.depths) not in (0, stages - spec.root) or any(depth < 1 for depth in spec.depths):
+            raise InputError(
+                f"branch {spec.name}: depths must give a positive number of blocks for each of the "
+                f"{stages - spec.root} stages after stage {spec.root} (or nothing, for a bare classifier), "
+                f"not {list(spec.depths)}"
+            )
+    if len({spec.name for spec in specs}) < len(specs):
+        raise InputError(f"branch names must differ, not {[spec.name for spec in specs]}")
+
+
+def branch_out(blueprint: Blueprint, specs: Sequence[BranchSpec]) -> BranchedNet:
+    """Build the blueprint's network and grow a branch for every spec.
+
+    The backbone is drawn first, so a seed gives B0 the same first weights with any set of branches.
+
+    Raises:
+        InputError: as `check`.
+    """
+    check(blueprint, specs)
+    backbone = blueprint.network()
+    branches = {
+        spec.name: (spec.root, blueprint.tail(spec.root, backbone.channels[spec.root], spec.depths, spec.width))
+        for spec in specs
+    }
+    return BranchedNet(backbone, branches)
+
+
+def isolate(blueprint: Blueprint, specs: Sequence[BranchSpec], name: str) -> BranchedNet:
+    """One branch with the trunk below it, as the main branch of a network of its own (Table 5, "independent").
+
+    Raises:
+        InputError: as `check`, or there is no branch of that name.
+    """
+    check(blueprint, specs)
+    spec = next((spec for spec in specs if spec.name == name), None)
+    if spec is None:
+        raise InputError(f"isolated must be one of {', '.join([MAIN, *(s.name for s in specs)])}, not {name!r}")
+    return BranchedNet(blueprint.pathway(spec.root, spec.depths, spec.width), {})

@@ -1,0 +1,204 @@
+"""What a run is: every choice that can change its result, and nothing that cannot."""
+
+import dataclasses
+import hashlib
+import json
+import math
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from dhm.errors import InputError
+
+STREAMED = ("scale", "fixed_scale")
+"""Augmentations by image, as ImageNet's: its images are read when they are needed."""
+PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
+_ONE_OF = {
+    "method": ("baseline", "dsl", "dhm"),
+    "direction": ("both", "top_down", "bottom_up"),
+    "test_on": ("val", "val+rest"),
+    "augment": ("crop", "none", *STREAMED),
+    "precision": PRECISIONS,
+    "optimizer": ("sgd", "amsgrad"),
+}
+_AT_LEAST = {
+    "epochs": 1, "frozen_epochs": 0, "batch_size": 1, "seed": 0, "image_size": 8, "classes": 2, "train_per_class": 1,
+}  # fmt: skip
+_POSITIVE = ("lr", "temperature", "gamma")
+_SHARES = ("momentum", "label_smoothing", "label_noise")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """One training run. Everything random in it follows from `seed`.
+
+    Attributes:
+        experiment: folder of the run record; not part of the run's identity.
+        arch, options: network by name (`dhm.list_models()`, or a family) and the family's parameters.
+        branches: "paper", "none", or a list of branch specifications.
+        method: "baseline" trains the plain network, "dsl" all classifiers, "dhm" with mimicking as well.
+        isolated: the branch that "baseline" trains, with the trunk below it as a network of its own (Table 5).
+        direction, temperature, ce_weights, mimic_weights, label_smoothing: see `dhm.DHMLoss`.
+        dataset: "fashion-mnist-mini", "cifar100", a folder inside the data directory, or a path.
+        image_size: pixels of a side; None keeps the data set's own.
+        classes: use only this many classes, evenly spaced in sorted order.
+        train_per_class: use only the first so many training images of each class.
+        test_on: "val", or "val+rest" to test on the training images left out by `train_per_class` too.
+        label_noise: share of the training labels that is redrawn uniformly over the classes (appendix E).
+        augment: of a set that fits into memory "crop" (pad 4, crop, flip: section 4.1.1) or "none"; of a streamed one
+            "scale" (area and aspect ratio at random, flip: section 4.1.2) or "fixed_scale" (the shorter side to 256/224
+            of the image size, crop, flip: scale augmentation cancelled). A streamed set is tested on the centre.
+        weights: what B0 starts from but for its classifier: "imagenet" for torchvision's, a file, or nothing.
+        frozen_epochs: the first so many of the epochs train only the layers that came without `weights`.
+        optimizer: "sgd", or "amsgrad" (section 4.2), whose betas are momentum and 0.999.
+        epochs, batch_size, lr, momentum, weight_decay: `batch_size` is the sum over all devices.
+        milestones, gamma: the learning rate is multiplied by gamma at the start of these epochs, counted from 0.
+        precision: "32-true", "bf16-mixed" or "16-mixed".
+        seed: of the first weights, the order of the images and their augmentation.
+    """
+
+    experiment: str = "own"
+    arch: str = "resnet32"
+    options: Mapping[str, Any] = field(default_factory=dict)
+    branches: str | list[dict[str, Any]] = "paper"
+    method: str = "dhm"
+    isolated: str = "B0"
+    direction: str = "both"
+    temperature: float = 1.0
+    ce_weights: Mapping[str, float] = field(default_factory=dict)
+    mimic_weights: Mapping[str, float] = field(default_factory=dict)
+    label_smoothing: float = 0.0
+    dataset: str = "fashion-mnist-mini"
+    image_size: int | None = None
+    classes: int | None = None
+    train_per_class: int | None = None
+    test_on: str = "val"
+    label_noise: float = 0.0
+    augment: str = "crop"
+    weights: str = ""
+    frozen_epochs: int = 0
+    optimizer: str = "sgd"
+    epochs: int = 164
+    batch_size: int = 128
+    lr: float = 0.1
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+    milestones: tuple[int, ...] = (81, 122)
+    gamma: float = 0.1
+    precision: str = "32-true"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if isinstance(self.milestones, list):
+            object.__setattr__(self, "milestones", tuple(self.milestones))
+        for name, kind in typing.get_type_hints(type(self)).items():
+            value = getattr(self, name)
+            if not _fits(value, kind):
+                raise InputError(f"{name} must be {_describe(kind)}, not {value!r}")
+        for name, choices in _ONE_OF.items():
+            if getattr(self, name) not in choices:
+                raise InputError(f"{name} must be one of {', '.join(choices)}, not {getattr(self, name)!r}")
+        for name, least in _AT_LEAST.items():
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise InputError(f"{name} must be at least {least}, not {value}")
+        for name in _POSITIVE:
+            if not 0 < getattr(self, name) < math.inf:
+                raise InputError(f"{name} must be a positive number, not {getattr(self, name)}")
+        for name in _SHARES:
+            if not 0 <= getattr(self, name) < 1:
+                raise InputError(f"{name} must be in [0, 1), not {getattr(self, name)}")
+        if not 0 <= self.weight_decay < math.inf:
+            raise InputError(f"weight_decay must not be negative, not {self.weight_decay}")
+        if self.test_on == "val+rest" and self.train_per_class is None:
+            raise InputError('test_on "val+rest" needs train_per_class, since all training images are used without it')
+        if self.isolated != "B0" and self.method != "baseline":
+            raise InputError(f'isolated is {self.isolated!r}, but only method "baseline" trains a branch alone')
+        if self.frozen_epochs and not self.weights:
+            raise InputError(f"frozen_epochs is {self.frozen_epochs}, but without weights no layer can be held")
+        if self.streamed and self.image_size is None:
+            raise InputError(f"augment {self.augment!r} needs an image_size, e.g. 224")
+        if not self.experiment or "/" in self.experiment or self.experiment.startswith("."):
+            raise InputError(f"experiment must be a plain folder name, not {self.experiment!r}")
+
+    @property
+    def streamed(self) -> bool:
+        """Whether images are read when they are needed, not kept in memory."""
+        return self.augment in STREAMED
+
+    def to_dict(self) -> dict[str, Any]:
+        """The configuration in JSON's types."""
+        return json.loads(json.dumps(dataclasses.asdict(self)))
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Config":
+        """The configuration with these fields, the others at their defaults.
+
+        Raises:
+            InputError: a field that does not exist, or a value it cannot have.
+        """
+        known = [f.name for f in dataclasses.fields(cls)]
+        for name in values:
+            if name not in known:
+                raise InputError(f"a run has no setting {name!r}; it has {', '.join(known)}")
+        return cls(**values)
+
+    def replace(self, **changes: Any) -> "Config":
+        """A copy with some fields changed."""
+        return Config.from_dict({**{f.name: getattr(self, f.name) for f in dataclasses.fields(self)}, **changes})
+
+    @property
+    def digest(self) -> str:
+        """Ten hexadecimal digits of the run's identity.
+
+        Fields at their default do not enter, so that a setting added later, neutral by default, leaves the
+        identity of older records as it was.
+        """
+        default = Config().to_dict()
+        identity = {k: v for k, v in self.to_dict().items() if k != "experiment" and v != default[k]}
+        return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:10]
+
+    @property
+    def network(self) -> str:
+        """The network with its options in one word, e.g. `cifar_resnet_depth20`."""
+        return "_".join([self.arch, *(f"{key}{value}" for key, value in sorted(self.options.items()))])
+
+    @property
+    def name(self) -> str:
+        """Folder of the run record."""
+        return f"{self.network}-{self.method}-s{self.seed}-{self.digest}"
+
+    def lr_at(self, epoch: int) -> float:
+        """Learning rate of an epoch, counted from 0."""
+        return self.lr * self.gamma ** sum(epoch >= milestone for milestone in self.milestones)
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin is types.UnionType:
+        return any(_fits(value, argument) for argument in arguments)
+    if origin in (Mapping, dict):
+        return isinstance(value, Mapping) and all(
+            _fits(k, arguments[0]) and _fits(v, arguments[1]) for k, v in value.items()
+        )
+    if origin in (list, tuple):
+        return isinstance(value, origin) and all(_fits(item, arguments[0]) for item in value)
+    if kind is Any:
+        return True
+    if kind is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
+
+
+def _describe(kind: Any) -> str:
+    words = {int: "an integer", float: "a number", str: "a word", bool: "true or false", type(None): "nothing"}
+    if kind in words:
+        return words[kind]
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (list, tuple):
+        return f"a list whose items are each {_describe(arguments[0])}"
+    if origin in (Mapping, dict):
+        return "a mapping from names to values"
+    return " or ".join(_describe(argument) for argument in arguments)

@@ -1,0 +1,158 @@
+"""Folders in the ImageNet layout: train/<class>/<image>, and val/<class>/<image> or val/<image> with a list."""
+
+import csv
+import os
+import re
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from dhm.errors import InputError
+
+EXTENSIONS = {".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".webp"}
+LISTS = ("val.txt", "val_labels.txt", "synset_labels.txt", "imagenet_2012_validation_synset_labels.txt",
+         "LOC_val_solution.csv")  # fmt: skip
+"""Names a list of a flat validation folder may have, in val/ or beside it; see `flat_labels`."""
+
+Listed = list[tuple[str, int]]
+
+
+def list_images(folder: Path) -> tuple[list[str], dict[str, Listed]]:
+    """Class names in sorted order and, for "train" and "val", every (file, label) in sorted order.
+
+    Raises:
+        InputError: a split or a class is missing or empty, or the two splits differ in their classes.
+    """
+    classes = class_folders(folder, "train")
+    in_val, val = list_validation(folder, classes)
+    if classes != in_val:
+        odd = sorted(set(classes) ^ set(in_val))[0]
+        where, missing = ("train", "val") if odd in classes else ("val", "train")
+        raise InputError(f"{folder}: class {odd} is in {where}/ but not in {missing}/")
+    return classes, {"train": _in_classes(folder / "train", classes), "val": val}
+
+
+def list_validation(folder: Path, classes: Sequence[str] = ()) -> tuple[list[str], Listed]:
+    """Class names and (file, label) of val/ alone, in folders by class or flat with its list.
+
+    Args:
+        classes: names to which the numbers of a list refer; by default those the list itself gives.
+    """
+    flat = _images_in(folder / "val") if (folder / "val").is_dir() else []
+    if not flat:
+        names = class_folders(folder, "val")
+        return names, _in_classes(folder / "val", names)
+    listed = flat_labels(folder, [os.path.basename(path) for path in flat], classes)
+    names = sorted(set(listed))
+    label = {name: i for i, name in enumerate(names)}
+    return names, [(path, label[name]) for path, name in zip(flat, listed, strict=True)]
+
+
+def class_folders(folder: Path, split: str) -> list[str]:
+    """Names of the class folders of a split, sorted."""
+    if not (folder / split).is_dir():
+        raise InputError(f"{folder} is not in the ImageNet layout: it has no folder {split}/<class>/<image>")
+    names = sorted(entry.name for entry in os.scandir(folder / split) if entry.is_dir())
+    if not names:
+        raise InputError(f"{folder / split} holds no class folders")
+    return names
+
+
+def _in_classes(folder: Path, classes: Sequence[str]) -> Listed:
+    listed: Listed = []
+    for label, name in enumerate(classes):
+        inside = _images_in(folder / name)
+        if not inside:
+            raise InputError(f"{folder / name} holds no image ({', '.join(sorted(EXTENSIONS))})")
+        listed += [(path, label) for path in inside]
+    return listed
+
+
+def _images_in(folder: Path) -> list[str]:
+    return sorted(e.path for e in os.scandir(folder) if os.path.splitext(e.name)[1].lower() in EXTENSIONS)
+
+
+def flat_labels(folder: Path, names: Sequence[str], classes: Sequence[str] = ()) -> list[str]:
+    """The class of every image of a flat val/, from the list in val/ or in `folder` (for its names see `LISTS`).
+
+    Accepted, one image a line:
+
+    - `ILSVRC2012_val_00000001.JPEG n01751748`, the class by its folder's name (WordNet id);
+    - `ILSVRC2012_val_00000001.JPEG 65`, by its place in the sorted names, counted from 0;
+    - `n01751748`, as many lines as images, in the order of the sorted file names;
+    - Kaggle's `LOC_val_solution.csv`: `ILSVRC2012_val_00048981,n03995372 85 1 499 272`.
+
+    The development kit's `ILSVRC2012_validation_ground_truth.txt` numbers the classes in an order of its own (in
+    meta.mat), so it is refused.
+
+    Raises:
+        InputError: there is no list, it does not fit the images, or its lines are of another form.
+    """
+    places = [place / name for place in (folder / "val", folder) for name in LISTS]
+    file = next((place for place in places if place.is_file()), None)
+    if file is None:
+        raise InputError(f"{folder / 'val'} is flat, and its list of labels is missing: put {LISTS[0]} there")
+    with open(file, newline="") as text:
+        rows = [re.split(r"[\s,]+", ",".join(row).strip()) for row in csv.reader(text) if any(row)]
+    if rows and rows[0][0] == "ImageId":
+        rows = rows[1:]
+    if all(len(row) == 1 for row in rows) and len(rows) == len(names):
+        found = {name: row[0] for name, row in zip(names, rows, strict=True)}
+        if all(value.isdigit() for value in found.values()):
+            raise InputError(f"{file} holds bare numbers, whose order it does not give; name the classes instead")
+    else:
+        by_stem = {os.path.splitext(row[0])[0]: row[1] for row in rows if len(row) > 1}
+        found = {name: by_stem[stem] for name in names if (stem := os.path.splitext(name)[0]) in by_stem}
+    missing = next((name for name in names if name not in found), None)
+    if missing is not None:
+        raise InputError(f"{file} has no label for {missing}")
+    return [_class_name(found[name], classes, file) for name in names]
+
+
+def _class_name(given: str, classes: Sequence[str], file: Path) -> str:
+    """The class a list means: its name, or the name at the place the list gives."""
+    if not given.isdigit() or given in classes:
+        return given
+    if not classes:
+        return given.zfill(4)  # without names the numbers themselves, so that they sort
+    if int(given) >= len(classes):
+        raise InputError(f"{file} has the label {given}, but there are {len(classes)} classes, counted from 0")
+    return classes[int(given)]
+
+
+def open_image(path: str) -> Image.Image:
+    """Read an image file to its end, as RGB.
+
+    Raises:
+        InputError: the file is truncated, or no image.
+    """
+    try:
+        with Image.open(path) as image:
+            return image.convert("RGB")
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+        raise InputError(f"{path} is no readable image: {error}") from None
+
+
+def decode(files: Sequence[str], image_size: int | None) -> torch.Tensor:
+    """Read images into (N, 3, size, size) bytes: the centre square, box-filtered to `image_size`.
+
+    Raises:
+        InputError: an image that cannot be read, or images of several sizes where no size is asked for.
+    """
+
+    def read(path: str) -> np.ndarray:
+        rgb = open_image(path)
+        if image_size is not None and rgb.size != (image_size, image_size):
+            rgb = ImageOps.fit(rgb, (image_size, image_size), method=Image.Resampling.BOX)
+        return np.asarray(rgb)
+
+    with ThreadPoolExecutor() as pool:
+        arrays = list(pool.map(read, files))
+    odd = next((path for path, array in zip(files, arrays, strict=True) if array.shape != arrays[0].shape), None)
+    if odd is not None:
+        raise InputError(f"{odd} differs in size from {files[0]}: choose an image_size")
+    return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).contiguous()

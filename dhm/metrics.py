@@ -1,0 +1,151 @@
+"""Figures of a run: what every classifier predicts, errors from it, and sums over an epoch."""
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from dhm.parallel import gather
+
+TOP = 5
+
+
+class NonFiniteLoss(RuntimeError):
+    """A loss term became NaN or infinite; the sentence names epoch, step and term."""
+
+
+class Ledger:
+    """Sums of named values over an epoch, weighted by images, and checked to be finite.
+
+    Values stay on their device until `flush`, which a training loop calls every few steps: a GPU need not wait
+    at each step, and still the first step that broke is found. Each of `world` processes keeps its own.
+    """
+
+    def __init__(self, epoch: int, sums: Mapping[str, float] | None = None, world: int = 1) -> None:
+        self.epoch, self.world = epoch, world
+        self.sums: dict[str, float] = dict(sums or {"images": 0.0})
+        self._pending: list[tuple[int, int, dict[str, torch.Tensor]]] = []
+
+    def add(self, step: int, shards: Iterable[tuple[int, dict[str, torch.Tensor]]]) -> None:
+        """Note, for every shard of a step, its number of images and the mean values over them."""
+        self._pending += [(step, images, values) for images, values in shards]
+
+    def flush(self) -> None:
+        """Bring pending values into the sums.
+
+        Raises:
+            NonFiniteLoss: one of them is NaN or infinite.
+        """
+        if not self._pending:
+            return
+        names = list(self._pending[0][2])
+        table = torch.stack([torch.stack([values[name].float() for name in names]) for _, _, values in self._pending])
+        for (step, images, _), row in zip(self._pending, table.tolist(), strict=True):
+            for name, value in zip(names, row, strict=True):
+                if not math.isfinite(value):
+                    raise NonFiniteLoss(
+                        f"epoch {self.epoch}, step {step}: the term {name} is {value}; the run stopped. "
+                        "Lower the learning rate or train in 32-true precision"
+                    )
+                self.sums[name] = self.sums.get(name, 0.0) + value * images
+            self.sums["images"] += images
+        self._pending.clear()
+
+    def totals(self) -> dict[str, float]:
+        """The sums so far, over all processes."""
+        self.flush()
+        parts = gather(self.sums, self.world)
+        return {name: sum(part.get(name, 0.0) for part in parts) for part in parts for name in part}
+
+    def means(self) -> dict[str, float]:
+        """Mean of every value over the images of the epoch so far, of all processes."""
+        totals = self.totals()
+        return {name: total / totals["images"] for name, total in totals.items() if name != "images"}
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What each classifier says of each test image, (heads, N); enough for error, likelihood and calibration.
+
+    Attributes:
+        heads: names of the classifiers, B0 first.
+        labels: (N,) true classes.
+        predicted: most probable class.
+        confidence: its probability.
+        nll: negative log-probability of the true class, in nats.
+        rank: how many classes are more probable than the true one; below 5 counts as right for top-5.
+    """
+
+    heads: tuple[str, ...]
+    labels: np.ndarray
+    predicted: np.ndarray
+    confidence: np.ndarray
+    nll: np.ndarray
+    rank: np.ndarray
+
+    def __len__(self) -> int:
+        """How many images were tested."""
+        return len(self.labels)
+
+    def summary(self) -> dict[str, dict[str, float]]:
+        """Per classifier: top-1 and top-5 error in percent, mean negative log-likelihood, calibration error."""
+        return {
+            head: {
+                "top1_error": 100 * float(np.mean(self.predicted[i] != self.labels)),
+                "top5_error": 100 * float(np.mean(self.rank[i] >= TOP)),
+                "nll": float(np.mean(self.nll[i], dtype=np.float64)),
+                "ece": calibration_error(self.confidence[i], self.predicted[i] == self.labels),
+            }
+            for i, head in enumerate(self.heads)
+        }
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The table as arrays for a file, in the smallest types that keep it."""
+        return {
+            "heads": np.array(self.heads),
+            "labels": self.labels.astype(np.int16),
+            "predicted": self.predicted.astype(np.int16),
+            "confidence": self.confidence.astype(np.float32),
+            "nll": self.nll.astype(np.float32),
+            "rank": self.rank.astype(np.int16),
+        }
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> "Predictions":
+        """The inverse of `arrays`."""
+        return cls(tuple(str(head) for head in arrays["heads"]),
+                   *(arrays[name] for name in ("labels", "predicted", "confidence", "nll", "rank")))  # fmt: skip
+
+
+def main_error(figures: Mapping[str, float]) -> float:
+    """What the best epoch is chosen by, in percent: the top-1 error of a classifier, or what a search lacks of a
+    perfect mAP."""
+    return figures["top1_error"] if "top1_error" in figures else 100 - figures["mAP"]
+
+
+def judge(logits: Mapping[str, torch.Tensor], labels: torch.Tensor) -> torch.Tensor:
+    """One batch of logits as numbers per head and image, (heads, N, 4): predicted, confidence, nll, rank."""
+    block = torch.stack([z.double() for z in logits.values()])
+    log_probability = F.log_softmax(block, dim=-1)
+    top = log_probability.max(dim=-1)
+    true = log_probability.gather(-1, labels.expand(len(block), -1)[..., None])
+    rank = (log_probability > true).sum(dim=-1)
+    return torch.stack([top.indices.double(), top.values.exp(), -true[..., 0], rank.double()], dim=-1)
+
+
+def collect(heads: Iterable[str], judged: torch.Tensor, labels: torch.Tensor) -> Predictions:
+    """`judge`'s rows of a whole test set, (heads, N, 4), as a table of predictions."""
+    predicted, confidence, nll, rank = judged.cpu().numpy().transpose(2, 0, 1)
+    return Predictions(
+        tuple(heads), labels.cpu().numpy(), predicted.astype(int), confidence, nll.astype(float), rank.astype(int)
+    )
+
+
+def calibration_error(confidence: np.ndarray, correct: np.ndarray, bins: int = 15) -> float:
+    """Expected calibration error over equal-width bins (Guo et al. 2017): mean |accuracy - confidence|."""
+    index = np.clip((confidence * bins).astype(int), 0, bins - 1)
+    gaps = np.bincount(index, weights=correct.astype(float) - confidence, minlength=bins)
+    return float(np.abs(gaps).sum() / len(confidence))

@@ -1,0 +1,77 @@
+"""Running the notebooks from outside, through papermill."""
+
+import ast
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from dhm import paths
+from dhm.errors import InputError
+
+
+def list_notebooks() -> list[str]:
+    """Names of the notebooks of the clone."""
+    return sorted(file.stem for file in (paths.root() / "notebooks").glob("*.ipynb"))
+
+
+def run_notebook(name: str, parameters: Mapping[str, str], output: Path | None = None) -> Path:
+    """Execute a notebook with parameters into a new file; the path of that file.
+
+    Args:
+        name: as in `list_notebooks()`, with or without .ipynb.
+        parameters: values as they are written in Python, e.g. {"seeds": "[0, 1]"}; words need no quotes.
+        output: the new file, by default `runs/notebooks/<name>.ipynb`.
+
+    Raises:
+        InputError: there is no such notebook or parameter, or a value of the wrong type.
+    """
+    import papermill
+    from papermill.exceptions import PapermillExecutionError
+
+    name = name.removesuffix(".ipynb")
+    if name not in list_notebooks():
+        raise InputError(f"there is no notebook {name!r}; there are {', '.join(list_notebooks()) or 'none'}")
+    source = paths.root() / "notebooks" / f"{name}.ipynb"
+    known = papermill.inspect_notebook(source)
+    values = {}
+    for parameter, text in parameters.items():
+        if parameter not in known:
+            raise InputError(f"{name} has no parameter {parameter!r}; it has {', '.join(known)}")
+        values[parameter] = _value(parameter, text, ast.literal_eval(known[parameter]["default"]))
+    output = output or paths.runs_dir() / "notebooks" / f"{name}.ipynb"
+    output.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        papermill.execute_notebook(source, output, values, kernel_name="python3", coalesce_streams=True)
+    except PapermillExecutionError as error:
+        raise InputError(f"{name} stopped in a cell: {error.ename}: {error.evalue} (see {output})") from None
+    return output
+
+
+def refresh(name: str) -> Path:
+    """Execute a notebook as it stands and put its outputs into the committed file, for those who maintain it."""
+    import nbformat
+
+    executed = run_notebook(name, {}, paths.runs_dir() / "notebooks" / f"{name}.ipynb")
+    notebook = nbformat.read(executed, as_version=4)
+    notebook.metadata.pop("papermill", None)
+    for cell in notebook.cells:
+        for trace in ("papermill", "execution"):
+            cell.metadata.pop(trace, None)
+        if cell.cell_type == "code":  # what a bar leaves behind is empty
+            cell.outputs = [o for o in cell.outputs if "data" not in o or any(o.data.values())]
+    target = paths.root() / "notebooks" / f"{name}.ipynb"
+    nbformat.write(notebook, target)
+    return target
+
+
+def _value(name: str, text: str, default: Any) -> Any:
+    """A parameter's value from its text, of the type of its default."""
+    if isinstance(default, str):
+        return text
+    try:
+        value = ast.literal_eval({"true": "True", "false": "False"}.get(text, text))
+    except (ValueError, SyntaxError):
+        value = text
+    if default is not None and not isinstance(value, type(default)):
+        raise InputError(f"the parameter {name} must be a {type(default).__name__} like {default!r}, not {text!r}")
+    return value

@@ -1,0 +1,59 @@
+"""Several processes of one run: the devices they use, and what each knows brought together."""
+
+import os
+from typing import TypeVar
+
+import torch
+from lightning_fabric import Fabric
+from lightning_fabric.loggers import Logger
+from lightning_fabric.plugins.environments import LightningEnvironment
+
+from dhm.errors import InputError
+
+T = TypeVar("T")
+
+
+def connect(accelerator: str, precision: str, loggers: list[Logger] | None = None) -> Fabric:
+    """The device of this process, with its peers if `torchrun` started it: a process a device.
+
+    Without `torchrun` a run has one process, inside a SLURM job too.
+
+    Raises:
+        InputError: a device or a precision that cannot be had.
+    """
+    launched = torch.distributed.is_torchelastic_launched()
+    try:
+        fabric = Fabric(
+            accelerator=accelerator, precision=precision, loggers=loggers or [],  # type: ignore[arg-type]
+            devices=int(os.environ["LOCAL_WORLD_SIZE"]) if launched else 1,
+            num_nodes=int(os.environ["GROUP_WORLD_SIZE"]) if launched else 1,
+            plugins=None if launched else LightningEnvironment(),
+        )  # fmt: skip
+    except (RuntimeError, ValueError) as error:
+        raise InputError(f"the device {accelerator!r} cannot be used: {error}") from None
+    fabric.launch()
+    if fabric.strategy.precision.precision != precision:  # Fabric takes another with no more than a warning
+        raise InputError(
+            f"{fabric.device.type} has no {precision} precision; take {fabric.strategy.precision.precision}"
+        )
+    cuda = fabric.device.type == "cuda"
+    if precision == "bf16-mixed" and cuda and not torch.cuda.is_bf16_supported(including_emulation=False):
+        raise InputError(f"{torch.cuda.get_device_name(fabric.device)} has no bfloat16; take precision 16-mixed")
+    return fabric
+
+
+def gather(value: T, world: int) -> list[T]:
+    """What each of `world` processes holds under this name, by rank, in every process."""
+    values: list[T] = [value] * world
+    if world > 1:
+        torch.distributed.all_gather_object(values, value)
+    return values
+
+
+def interleave(parts: list[torch.Tensor]) -> torch.Tensor:
+    """The inverse of giving rank r the columns r, r + world, ...: parts (heads, n_r, ...) -> (heads, N, ...)."""
+    heads, _, *rest = parts[0].shape
+    whole = parts[0].new_empty(heads, sum(part.shape[1] for part in parts), *rest)
+    for rank, part in enumerate(parts):
+        whole[:, rank :: len(parts)] = part
+    return whole

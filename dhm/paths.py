@@ -1,0 +1,42 @@
+"""Where things lie: the clone, the embedded files, the reader's data sets and the run records."""
+
+import os
+from pathlib import Path
+
+from dhm.errors import InputError
+
+_PACKAGE = Path(__file__).resolve().parent
+
+
+def root() -> Path:
+    """The clone this package is imported from; the working directory if it was installed without one."""
+    clone = _PACKAGE.parent
+    return clone if (clone / "pyproject.toml").is_file() else Path.cwd()
+
+
+def embedded(name: str) -> Path:
+    """A file that ships with the project, e.g. `paper/table1.csv`; a wheel carries it as `dhm/embedded/`."""
+    for folder in (root() / "data", _PACKAGE / "embedded"):
+        if (folder / name).exists():
+            return folder / name
+    raise InputError(f"the embedded file data/{name} is missing; install the project again or restore it from git")
+
+
+def data_dir(folder: str | Path | None = None) -> Path:
+    """Folder that holds the reader's data sets: the argument, else `$DHM_DATA`, else `data/` of the clone."""
+    return Path(folder or os.environ.get("DHM_DATA") or root() / "data").expanduser()
+
+
+def runs_dir(folder: str | Path | None = None) -> Path:
+    """Folder of the run records: the argument, else `$DHM_RUNS`, else `runs/` of the clone."""
+    return Path(folder or os.environ.get("DHM_RUNS") or root() / "runs").expanduser()
+
+
+def figures_dir() -> Path:
+    """Folder of the figures: `$DHM_FIGURES`, else `figures/` of the clone."""
+    return Path(os.environ.get("DHM_FIGURES") or root() / "figures").expanduser()
+
+
+def shown(path: Path) -> str:
+    """A path for a saved notebook: relative to the clone, or the name alone, so that it tells nothing of a machine."""
+    return str(path.relative_to(root())) if path.is_relative_to(root()) else path.name

@@ -1,0 +1,72 @@
+"""Figure 4: correlation maps of two branches, and how they stand to their nulls."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from dhm.plots.style import METHODS, NAMES, figure
+
+AXES = {
+    "between filters": ("filter of {second}", "filter of {first}"),
+    "between channels": ("input channel of {second}", "input channel of {first}"),
+    "entry by entry": ("input channel", "output channel"),
+}
+
+
+def heatmaps(
+    maps: Mapping[str, Mapping[str, np.ndarray]], reading: str, first: str = "B0", second: str = "B2"
+) -> Figure:
+    """Maps of one reading: a row for each layer, DSL left and DHM right as in Figure 4.
+
+    Args:
+        maps: layer -> method -> map. All share one colour scale, symmetric about 0.
+        reading: a name of `dhm.analysis.correlation.READINGS`; it names the axes.
+    """
+    layers = list(maps)
+    methods = list(maps[layers[0]])
+    limit = max(float(np.quantile(np.abs(m), 0.995)) for by_method in maps.values() for m in by_method.values())
+    fig, axes = figure(len(layers), len(methods), (0.9 + 2.9 * len(methods), 0.6 + 2.7 * len(layers)))
+    x, y = (label.format(first=first, second=second) for label in AXES[reading])
+    for row, layer in enumerate(layers):
+        for column, method in enumerate(methods):
+            ax = axes[row * len(methods) + column]
+            image = ax.imshow(
+                maps[layer][method], cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="nearest", aspect="auto"
+            )
+            ax.grid(False)
+            ax.set_title(f"{layer}, {NAMES.get(method, method)}")
+            if row == len(layers) - 1:
+                ax.set_xlabel(x)
+            if column == 0:
+                ax.set_ylabel(y)
+    what = "product of normalised entries" if reading == "entry by entry" else "correlation"
+    fig.colorbar(image, ax=axes, label=what, shrink=0.6, extend="both")
+    return fig
+
+
+def nulls(table: pd.DataFrame) -> Figure:
+    """Observed statistics beside what independent kernels give, a panel for each statistic.
+
+    Args:
+        table: columns layer, method, statistic ("reading: what is shown"), observed, null_low, null_high (the
+            null's 2.5 and 97.5 percentiles).
+    """
+    statistics, layers = list(table["statistic"].unique()), list(table["layer"].unique())
+    methods = [method for method in METHODS if method in set(table["method"])]
+    fig, axes = figure(1, len(statistics), (1.0 + 3.6 * len(statistics), 1.5 + 0.5 * len(layers)))
+    for ax, statistic in zip(axes, statistics, strict=True):
+        chosen = table[table["statistic"] == statistic]
+        for offset, method in enumerate(methods):
+            for row in chosen[chosen["method"] == method].itertuples():
+                y = layers.index(row.layer) + 0.24 * (offset - (len(methods) - 1) / 2)
+                ax.plot([row.null_low, row.null_high], [y, y], color="#bbbbbb", linewidth=6, solid_capstyle="butt")
+                ax.plot(row.observed, y, "o", color=METHODS[method])
+        title, _, what = statistic.partition(": ")
+        ax.set(title=title, xlabel=what, yticks=range(len(layers)), ylim=(len(layers) - 0.5, -0.5))
+        ax.set_yticklabels(layers if ax is axes[0] else [])
+    handles = [axes[0].plot([], [], "o", color=METHODS[method], label=NAMES[method])[0] for method in methods]
+    handles += axes[0].plot([], [], color="#bbbbbb", linewidth=6, label="without correspondence (95%)")
+    fig.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False)
+    return fig

@@ -1,0 +1,100 @@
+"""Training curves in the manner of Figure 2."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from dhm.analysis.variants import method_of, spoken
+from dhm.plots.style import METHODS, figure
+
+Epochs = Sequence[Mapping[str, Any]]
+"""The metrics of a run record, one entry an epoch."""
+INSET_LEFT, INSET_BOTTOM, INSET_HEIGHT = 0.40, 0.06, 0.42
+"""Where the zoomed part stands and its largest height, in shares of the axes."""
+
+
+def training(
+    panels: Mapping[str, Mapping[str, Epochs]],
+    plain: Mapping[str, Mapping[str, float]] | None = None,
+    zoom: int | None = None,
+) -> Figure:
+    """Top-1 accuracy of B0 in training (solid) and validation (dashed), all variants in one axis, the end zoomed in.
+
+    Training accuracy is what the loop saw: on augmented images, in training mode, the mean over the epoch while the
+    weights change.
+
+    Args:
+        panels: title, e.g. a network -> variant -> metrics of its run.
+        plain: the same -> accuracy in percent on the training images as they are, in eval mode, after the last epoch;
+            drawn as a diamond.
+        zoom: epochs in the zoomed part, a third of them by default.
+    """
+    fig, axes = figure(1, len(panels), (1.5 + 5.6 * len(panels), 4.4))
+    names = list(dict.fromkeys(name for runs in panels.values() for name in runs))
+    for ax, (title, runs) in zip(axes, panels.items(), strict=True):
+        marks = (plain or {}).get(title, {})
+        _draw(ax, runs, marks)
+        ax.set(title=title, xlabel="epoch", ylabel="top-1 accuracy of B0 (%)")
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        _magnify(ax, runs, marks, zoom)
+    lines = [Line2D([], [], color=METHODS[method_of(name)], label=spoken(name)) for name in names]
+    lines += [
+        Line2D([], [], color="#222222", label="training"),
+        Line2D([], [], color="#222222", linestyle="--", label="validation"),
+    ]
+    if plain:
+        end = {"marker": "D", "markerfacecolor": "white", "linestyle": "none", "markersize": 6}
+        lines.append(Line2D([], [], color="#222222", label="training images,\neval mode, no\naugmentation", **end))  # type: ignore[arg-type]
+    axes[-1].legend(handles=lines, loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
+    return fig
+
+
+def accuracies(epochs: Epochs) -> tuple[list[int], list[float], list[float]]:
+    """Epochs counted from 1, and B0's training and validation accuracy after each, in percent."""
+    return (
+        [line["epoch"] + 1 for line in epochs],
+        [100 * line["train"]["accuracy/B0"] for line in epochs],
+        [100 - line["test"]["B0"]["top1_error"] for line in epochs],
+    )
+
+
+def _draw(ax: Axes, runs: Mapping[str, Epochs], marks: Mapping[str, float]) -> None:
+    for name, lines in runs.items():
+        colour = METHODS[method_of(name)]
+        epochs, train, validation = accuracies(lines)
+        ax.plot(epochs, train, color=colour, linewidth=1.4)
+        ax.plot(epochs, validation, color=colour, linewidth=1.4, linestyle="--")
+        if name in marks:
+            ax.plot(
+                epochs[-1], marks[name], marker="D", color=colour, markerfacecolor="white", markersize=6, clip_on=False
+            )
+
+
+def _magnify(ax: Axes, runs: Mapping[str, Epochs], marks: Mapping[str, float], zoom: int | None) -> None:
+    """Draw the last epochs again, larger, in room made below the curves."""
+    last = max(len(lines) for lines in runs.values())
+    first = max(1, last - (zoom or max(2, last // 3)) + 1)
+    if first == last:
+        return
+    points = [(last, mark) for mark in marks.values()]
+    for epochs, train, validation in map(accuracies, runs.values()):
+        points += [*zip(epochs, train, strict=True), *zip(epochs, validation, strict=True)]
+    low, high = min(value for _, value in points), max(value for _, value in points)
+    edge = 1 + (INSET_LEFT - 0.05) / 0.9 * (last - 1)  # the epoch above the inset's left side
+    beside = min(value for epoch, value in points if epoch >= int(edge))
+    free = INSET_BOTTOM + INSET_HEIGHT + 0.1  # the share of the axes' height that curves should leave to the inset
+    low = max(0.0, min(low, (beside - free * high) / (1 - free)))
+    height = min(INSET_HEIGHT, max(0.15, (beside - low) / (high - low) - INSET_BOTTOM - 0.1))
+    ax.set_ylim(low - 0.02 * (high - low), high + 0.04 * (high - low))
+    inset = ax.inset_axes((INSET_LEFT, INSET_BOTTOM, 0.97 - INSET_LEFT, height))
+    _draw(inset, runs, marks)
+    shown = [value for epoch, value in points if epoch >= first]
+    margin = 0.06 * (max(shown) - min(shown)) + 0.1
+    inset.set(xlim=(first, last), ylim=(min(shown) - margin, max(shown) + margin))
+    inset.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    inset.tick_params(labelsize=8)
+    ax.indicate_inset_zoom(inset, edgecolor="#888888")

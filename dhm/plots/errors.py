@@ -1,0 +1,87 @@
+"""Errors by method, and gains with their intervals."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+from matplotlib.figure import Figure
+
+from dhm.analysis.results import Samples
+from dhm.analysis.statistics import Gain
+from dhm.analysis.variants import FIXED, method_of, spoken
+from dhm.plots.style import METHODS, NAMES, figure
+
+
+def errors(panels: Mapping[str, Samples], unit: str = "top-1 error of B0 (%)") -> Figure:
+    """Mean and standard deviation over seeds for every network and method, a panel for each source."""
+    panels = {title: source for title, source in panels.items() if source}
+    tallest = max(len({network for network, _ in source}) for source in panels.values())
+    fig, axes = figure(1, len(panels), (5.2 * len(panels), 1.3 + 0.55 * tallest))
+    for ax, (title, source) in zip(axes, panels.items(), strict=True):
+        networks = list(dict.fromkeys(network for network, _ in source))
+        methods = [method for method in METHODS if any(m == method for _, m in source)]
+        for offset, method in enumerate(methods):
+            rows = [i for i, network in enumerate(networks) if (network, method) in source]
+            found = [source[networks[i], method] for i in rows]
+            heights = [i + 0.2 * (offset - (len(methods) - 1) / 2) for i in rows]
+            spread = [0.0 if math.isnan(sample.std) else sample.std for sample in found]
+            ax.errorbar(
+                [sample.mean for sample in found], heights, xerr=spread, fmt="o", capsize=3,
+                color=METHODS[method], label=NAMES[method],
+            )  # fmt: skip
+        ax.set(title=title, xlabel=unit, yticks=range(len(networks)), yticklabels=networks)
+        ax.set_ylim(len(networks) - 0.5, -0.5)
+    axes[-1].legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
+    return fig
+
+
+def ablation(panels: Mapping[str, Samples], variants: Sequence[str], unit: str = "top-1 error (%)") -> Figure:
+    """Errors of a network's variants under each other, coloured by method, a panel for each source.
+
+    A thin line marks the first variant, which the others are read against.
+    """
+    panels = {
+        title: {key: sample for key, sample in source.items() if key[1] in variants}
+        for title, source in panels.items()
+    }  # fmt: skip
+    panels = {title: source for title, source in panels.items() if source}
+    variants = [name for name in variants if any(name == other for source in panels.values() for _, other in source)]
+    fig, axes = figure(1, len(panels), (1.6 + 3.6 * len(panels), 1.3 + 0.32 * len(variants)))
+    for ax, (title, source) in zip(axes, panels.items(), strict=True):
+        for network in dict.fromkeys(network for network, _ in source):
+            for row, name in enumerate(variants):
+                if (network, name) not in source:
+                    continue
+                sample, colour = source[network, name], METHODS[method_of(name)]
+                ax.errorbar(
+                    sample.mean, row, xerr=0.0 if math.isnan(sample.std) else sample.std, fmt="o", capsize=3,
+                    color=colour, markerfacecolor="white" if name.endswith(FIXED) else colour,
+                )  # fmt: skip
+                if row == 0:
+                    ax.axvline(sample.mean, color=colour, linewidth=1, zorder=0)
+        ax.set(title=title, xlabel=unit, yticks=range(len(variants)))
+        ax.set_yticklabels([spoken(name) for name in variants] if ax is axes[0] else [])
+        ax.set_ylim(len(variants) - 0.5, -0.5)
+    return fig
+
+
+def forest(panels: Mapping[str, Sequence[Gain]], name: Callable[[Gain], str] = lambda gain: gain.label) -> Figure:
+    """Gains with their intervals, a panel for each source; filled dots where the interval lies above 0.
+
+    Args:
+        panels: title -> gains.
+        name: how a gain is called at its row, its whole label by default.
+    """
+    panels = {title: found for title, found in panels.items() if found}
+    rows = max(len(found) for found in panels.values())
+    fig, axes = figure(1, len(panels), (4.6 * len(panels), 1.2 + 0.32 * rows))
+    for ax, (title, found) in zip(axes, panels.items(), strict=True):
+        for i, gain in enumerate(found):
+            colour = METHODS["dhm"] if gain.label.rpartition(": ")[2].startswith("DHM") else METHODS["dsl"]
+            if math.isfinite(gain.low):
+                ax.plot([gain.low, gain.high], [i, i], color=colour, linewidth=2, alpha=0.6)
+            ax.plot(gain.value, i, "o", color=colour, markerfacecolor=colour if gain.low > 0 else "white")
+        ax.axvline(0, color="#444444", linewidth=1)
+        ax.set(title=title, xlabel="gain (points of top-1 error)")
+        ax.set(yticks=range(len(found)), yticklabels=[name(gain) for gain in found])
+        ax.set_ylim(len(found) - 0.5, -0.5)
+    return fig

@@ -1,0 +1,117 @@
+"""Figures of the analyses: what is drawn, and that no text leaves the figure or covers other text."""
+
+import itertools
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+import dhm
+from dhm import BranchSpec
+from dhm.plots import correlation, eq11, gradients, network
+
+
+def texts(fig: Figure) -> dict[str, list]:
+    """Text -> boxes in pixels: titles, labels, legends and what is written into the axes."""
+    renderer = FigureCanvasAgg(fig).get_renderer()
+    fig.draw(renderer)
+    shown = []
+    for ax in fig.axes:
+        legend = [ax.get_legend()] if ax.get_legend() else []
+        shown += [*ax.texts, *(text for one in legend for text in one.get_texts())]
+        if ax.axison:
+            shown += [ax.title, ax.xaxis.label, ax.yaxis.label, *ax.get_xticklabels(), *ax.get_yticklabels()]
+    shown += [text for legend in fig.legends for text in legend.get_texts()]
+    found: dict[str, list] = {}
+    for text in shown:
+        if text.get_text().strip():
+            found.setdefault(text.get_text(), []).append(text.get_window_extent(renderer))
+    return found
+
+
+def assert_readable(fig: Figure) -> dict[str, list]:
+    """Nothing that is drawn leaves the figure, and pyplot keeps no hold on it."""
+    found = texts(fig)
+    used, (width, height) = fig.get_tightbbox(fig.canvas.get_renderer()), fig.get_size_inches()
+    assert used.x0 > -0.01
+    assert used.y0 > -0.01
+    assert used.x1 < width + 0.01
+    assert used.y1 < height + 0.01
+    assert not plt.get_fignums()
+    return found
+
+
+@pytest.mark.parametrize(
+    ("name", "branches", "options"),
+    [
+        ("resnet32", "paper", {}),
+        ("densenet40_12", "paper", {}),
+        ("wrn", "paper", {"depth": 16, "width": 2}),
+        ("cifar_resnet", [BranchSpec("B1", 2), BranchSpec("B2", 1, (1, 1)), BranchSpec("B3", 0)], {"depth": 8}),
+        ("cifar_resnet", "none", {"depth": 8}),
+    ],
+)
+def test_network_is_drawn_as_it_is(name: str, branches: object, options: dict) -> None:
+    net = dhm.create_model(name, 10, branches, **options)
+    fig = network.draw_network(net, 32, title="a network")
+    found = assert_readable(fig)
+    assert set(net.heads) <= set(found)
+    for (a, box), (b, other) in itertools.combinations(
+        [(text, box) for text, several in found.items() for box in several], 2
+    ):
+        apart = box.x1 < other.x0 or other.x1 < box.x0 or box.y1 < other.y0 or other.y1 < box.y0
+        assert apart, (a, b)
+    arcs = [p for p in fig.axes[0].patches if type(p).__name__ == "FancyArrowPatch"]
+    assert len(arcs) == len(net.heads) * (len(net.heads) - 1) // 2
+
+
+def test_blocks_channels_and_sizes_of_table_7() -> None:
+    found = texts(network.draw_network(dhm.create_model("densenet40_12"), 32))
+    assert len(found["conv2_x\n12 blocks\n160 × 32×32"]) == 1
+    assert len(found["conv3_x\n12 blocks\n304 × 16×16"]) == 2  # B0 and B2
+    assert "conv4_x\n6 blocks\n376 × 8×8" in found  # B2
+    assert "conv4_x\n12 blocks\n736 × 8×8" in found  # B1
+
+
+def test_residuals_and_terms() -> None:
+    sigmas = np.array([0.1, 0.2, 0.4])
+    fig = eq11.residuals(sigmas, {"value": {"printed": (sigmas**2, 2.0), "full": (sigmas**4, 4.0)}})
+    assert "full second order: slope 4.00" in assert_readable(fig)
+    rows = [
+        {"perturbation": noise, "method": method, "pair": "B0 ← B2", "part": part, "relative": 1e-4 * i, "error": 1e-5}
+        for i, (noise, method, part) in enumerate(
+            itertools.product(("real", "isotropic"), ("dsl", "dhm"), eq11.PARTS), start=1
+        )
+    ]
+    assert "DHM  B0 ← B2" in assert_readable(eq11.term_sizes(pd.DataFrame(rows)))
+
+
+def test_cosines() -> None:
+    rows = [
+        {"stage": stage, "first": "B0", "second": second, "method": method, "seed": seed, "epoch": epoch,
+         "cosine": 0.3, "low": 0.1, "high": 0.4}
+        for stage, second, method, seed, epoch in itertools.product(
+            (0, 1), ("B1", "B2"), ("dsl", "dhm"), (0, 1), (1, 5)
+        )
+    ]  # fmt: skip
+    table = pd.DataFrame(rows)
+    assert {"stem", "conv2_x", "B0 and B2", "DSL"} <= set(assert_readable(gradients.cosines(table)))
+    assert "DHM  B0, B2" in assert_readable(gradients.over_training(table))
+
+
+def test_correlation_maps_and_nulls() -> None:
+    rng = np.random.default_rng(0)
+    maps = {layer: {method: rng.normal(size=(8, 6)) for method in ("dsl", "dhm")} for layer in ("conv3_1", "conv4_1")}
+    fig = correlation.heatmaps(maps, "entry by entry")
+    assert {"conv4_1, DHM", "input channel", "output channel"} <= set(assert_readable(fig))
+    images = [image for ax in fig.axes for image in ax.images]
+    assert len({image.get_clim() for image in images[:4]}) == 1
+    rows = [
+        {"layer": layer, "method": method, "statistic": "between filters: root mean square", "observed": 0.2,
+         "null_low": 0.1, "null_high": 0.3}
+        for layer, method in itertools.product(maps, ("dsl", "dhm"))
+    ]  # fmt: skip
+    assert "root mean square" in assert_readable(correlation.nulls(pd.DataFrame(rows)))

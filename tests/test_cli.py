@@ -1,0 +1,157 @@
+"""The command line: what it prints, and one sentence for what is wrong, before any training."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import small_config
+
+import dhm
+from dhm.__main__ import configs_from, main, parser
+
+SMALL = [
+    "--arch", "cifar_resnet", "--options", "depth=8", "--image-size", "8", "--train-per-class", "64",
+    "--epochs", "1", "--batch-size", "64", "--accelerator", "cpu",
+]  # fmt: skip
+
+
+def configs(line: str) -> list[dhm.Config]:
+    return configs_from(parser().parse_args(["train", *line.split()]))
+
+
+def test_list_names_every_network(capsys: pytest.CaptureFixture) -> None:
+    assert main(["list"]) == 0
+    out = capsys.readouterr().out
+    assert all(name in out for name in dhm.list_models())
+    assert "470,004" in out
+
+
+def test_train_evaluate_and_train_again(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    command = ["train", *SMALL, "--method", "baseline", "dhm", "--runs-dir", str(tmp_path)]
+    assert main(command) == 0
+    printed = capsys.readouterr().out
+    assert "B0" in printed
+    records = sorted((tmp_path / "own").iterdir())
+    assert len(records) == 2
+    before = {file: file.stat().st_mtime_ns for record in records for file in record.iterdir()}
+    assert main(command) == 0
+    assert capsys.readouterr().out == printed
+    assert before == {file: file.stat().st_mtime_ns for record in records for file in record.iterdir()}
+    for record in records:
+        assert main(["evaluate", str(record), "--accelerator", "cpu"]) == 0
+        out = capsys.readouterr().out
+        result = dhm.RunRecord.read(record).result["last"]["heads"]
+        for head, errors in result.items():
+            assert re.search(rf" {head} +{errors['top1_error']:.3f} +{errors['top5_error']:.3f} ", out)
+
+
+def test_config_file_trains_the_same_run(tmp_path: Path) -> None:
+    config = small_config(seed=3, method="dsl", arch="wrn", options={"depth": 10, "width": 1})
+    (tmp_path / "config.json").write_text(json.dumps(config.to_dict()))
+    assert configs(f"--config {tmp_path / 'config.json'}") == [config]
+    assert configs(f"--config {tmp_path / 'config.json'} --seed 4")[0] == config.replace(seed=4)
+
+
+def test_grid_runs_all_methods_of_a_seed_before_the_next() -> None:
+    grid = configs("--preset paper --arch resnet32 wrn16_8 --seed 0 1 --method baseline dhm --epochs 2")
+    assert [(c.arch, c.seed, c.method) for c in grid][:4] == [
+        ("resnet32", 0, "baseline"), ("resnet32", 0, "dhm"), ("resnet32", 1, "baseline"), ("resnet32", 1, "dhm"),
+    ]  # fmt: skip
+    assert [c.weight_decay for c in configs("--preset released --arch wrn16_8")] == [5e-4]
+    assert grid[-1].milestones == (60, 120, 160)
+
+
+def test_estimate_says_how_long(capsys: pytest.CaptureFixture) -> None:
+    assert main(["estimate", *SMALL, "--method", "baseline", "dhm", "--steps", "2"]) == 0
+    out = capsys.readouterr().out.splitlines()
+    assert all("ms a step" in line and "10 steps" in line for line in out[:2])
+    assert out[2].startswith("all 2 runs: ")
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ("--arch resnet33", "there is no network 'resnet33'"),
+        ("--preset fast", "preset must be one of quick, smoke, paper, released, not 'fast'"),
+        ("--method deep", "method must be one of baseline, dsl, dhm, not 'deep'"),
+        ("--seed 1.5", "seed must be an integer, not 1.5"),
+        ("--seed one", "seed must be an integer, not 'one'"),
+        ("--seed -1", "seed must be at least 0, not -1"),
+        ("--epochs 0", "epochs must be at least 1, not 0"),
+        ("--batch-size 0", "batch_size must be at least 1, not 0"),
+        ("--lr big", "lr must be a number, not 'big'"),
+        ("--lr 0", "lr must be a positive number, not 0"),
+        ("--options depth=9", "depth must be 6n + 2"),
+        ("--options width=9", "has no option 'width'"),
+        ("--milestones a", "milestones must be a list"),
+        ("--dataset nowhere", "there is no data set 'nowhere'"),
+        ("--dataset cifar100", "CIFAR-100 is missing or incomplete"),
+        ("--classes 400", "classes is 400, but the data set has 10"),
+        ("--test-on val+rest", "needs train_per_class"),
+        ("--experiment ../x", "experiment must be a plain folder name"),
+        ("--config nothing.json", "nothing.json is no configuration of a run"),
+        ("--accelerator cuda", "the device 'cuda' cannot be used"),
+        ("--ce-weights B9=2", "a loss weight is given for 'B9'"),
+    ],
+)
+def test_wrong_input_is_one_sentence_and_loses_nothing(
+    line: str, sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    data = ["--data-dir", str(tmp_path / "data"), "--runs-dir", str(tmp_path / "runs")]
+    assert main(["train", *line.split(), *data]) == 2
+    printed = capsys.readouterr()
+    assert sentence in printed.err
+    assert printed.err.startswith("dhm: ")
+    assert printed.err.count("\n") == 1
+    assert not (tmp_path / "runs").exists()
+
+
+def test_no_write_permission(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    (tmp_path / "runs").write_text("a file where the folder should be")
+    assert main(["train", *SMALL, "--runs-dir", str(tmp_path / "runs")]) == 2
+    assert "cannot be written" in capsys.readouterr().err
+
+
+def test_a_read_only_folder_is_told(tmp_path: Path) -> None:
+    if os.geteuid() == 0:
+        pytest.skip("root may write anywhere")
+    tmp_path.chmod(0o500)
+    with pytest.raises(dhm.InputError, match="cannot be written"):
+        dhm.fit(small_config(), runs_dir=tmp_path / "runs", accelerator="cpu", progress=False)
+
+
+def test_nan_stops_the_run_with_epoch_step_and_term(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    assert main(["train", *SMALL, "--lr", "1e20", "--runs-dir", str(tmp_path)]) == 1
+    error = capsys.readouterr().err
+    assert "epoch 0, step " in error
+    assert "the term " in error
+    assert not list(tmp_path.rglob("result.json"))
+
+
+def test_two_processes_share_a_grid(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "dhm", "train", *SMALL, "--epochs", "2", "--seed", "0", "1", "--method",
+               "baseline", "--runs-dir", str(tmp_path)]  # fmt: skip
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    children = [subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    errors = [child.communicate()[1] for child in children]
+    assert [child.returncode for child in children] == [0, 0], errors
+    records = [dhm.RunRecord.read(folder) for folder in (tmp_path / "own").iterdir()]
+    assert len(records) == 2
+    assert all(record.result is not None and len(record.environment) == 1 for record in records)
+
+
+def test_evaluate_tells_of_a_class_mismatch(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    record = dhm.fit(small_config(epochs=1), runs_dir=tmp_path, accelerator="cpu", progress=False)
+    record.write_json("config.json", record.config.replace(classes=5, train_per_class=None).to_dict())
+    assert main(["evaluate", str(record.folder)]) == 2
+    assert "the network has 10 classes, but fashion-mnist-mini has 5" in capsys.readouterr().err
+
+
+def test_help_without_a_command_is_no_traceback() -> None:
+    child = subprocess.run([sys.executable, "-m", "dhm"], capture_output=True, text=True)
+    assert child.returncode == 2
+    assert "usage" in child.stderr

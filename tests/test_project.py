@@ -1,0 +1,127 @@
+"""The house itself: floors, files that must agree, notebooks as they are committed."""
+
+import ast
+import json
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+from dhm import paths
+from dhm.notebook import list_notebooks
+
+ROOT = paths.root()
+
+FLOORS = [  # a file imports only from floors below its own, or from its own folder
+    {"errors"},
+    {"paths", "progress", "randomness", "timing", "parallel"},
+    {"config", "paper", "retrieval"},
+    {"checkpoints", "metrics", "environment", "data", "models"},
+    {"runs", "branches"},
+    {"losses", "zoo", "evaluation"},
+    {"recipes", "trainer"},
+    {"training", "probes", "estimate"},
+    {"grid"},
+    {"analysis"},
+    {"plots"},
+    {"__init__", "notebook"},
+    {"__main__"},
+]
+EXTRA = {"IPython", "ipywidgets", "matplotlib", "pandas", "papermill", "scipy", "seaborn", "statsmodels"}
+NEEDS_EXTRA = {"analysis", "plots", "notebook"}
+
+
+def floor_of(room: str) -> int:
+    return next(level for level, rooms in enumerate(FLOORS) if room in rooms)
+
+
+def imports(file: Path) -> tuple[set[str], set[str]]:
+    """Rooms of dhm a file imports from, and other packages it imports at its top."""
+    rooms, packages = set(), set()
+    tree = ast.parse(file.read_text())
+    for node in ast.walk(tree):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = [f"dhm.{a.name}" for a in node.names] if node.module == "dhm" else [node.module or ""]
+        for name in names:
+            first, _, rest = name.partition(".")
+            if first == "dhm":
+                rooms.add(rest.split(".")[0])
+            elif node in tree.body:
+                packages.add(first)
+    return rooms, packages
+
+
+def room_of(file: Path) -> str:
+    return file.relative_to(ROOT / "dhm").parts[0].removesuffix(".py")
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "dhm").rglob("*.py")), ids=lambda f: str(f.relative_to(ROOT)))
+def test_imports_go_down(file: Path) -> None:
+    room = room_of(file)
+    rooms, packages = imports(file)
+    for other in rooms - {room}:
+        assert floor_of(other) < floor_of(room), f"{file} imports dhm.{other}"
+    if room not in NEEDS_EXTRA:
+        assert not packages & EXTRA, f"{file} needs {packages & EXTRA}, which a training node may lack"
+
+
+def requirements() -> dict[str, list[str]]:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    return {"core": project["dependencies"], **project["optional-dependencies"]}
+
+
+def test_environment_and_project_ask_for_the_same_packages() -> None:
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    listed = next(entry["pip"] for entry in environment["dependencies"] if isinstance(entry, dict))
+    asked = requirements()
+    assert sorted(listed) == sorted([*asked["core"], *asked["notebooks"], *asked["test"], "-e ."])
+    python = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["requires-python"]
+    assert f"python{python}" in environment["dependencies"]
+
+
+def test_versions_agree() -> None:
+    import dhm
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert dhm.__version__ == project["version"] == citation["version"]
+    assert citation["preferred-citation"]["title"].startswith("Dynamic Hierarchical Mimicking")
+
+
+def test_readme_names_what_there_is() -> None:
+    """Every notebook and make target the README names exists, and every notebook is named."""
+    readme = (ROOT / "README.md").read_text()
+    assert set(re.findall(r"notebooks/(\w+)\.ipynb", readme)) == set(list_notebooks())
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert set(re.findall(r"make ([a-z-]+)", readme)) <= targets
+    for link in re.findall(r"\]\(([^)#:]+)\)", readme):
+        assert (ROOT / link).exists(), link
+
+
+def test_nothing_tells_of_a_machine() -> None:
+    """No absolute path of a home or of this clone in notebooks, records and pages."""
+    pattern = re.compile("|".join(map(re.escape, {f"{Path.home()}/", f"{ROOT.parent}/"} - {"//"})))
+    for file in [*ROOT.glob("notebooks/*.ipynb"), *ROOT.glob("docs/*.md"), *ROOT.glob("data/records/**/*.json")]:
+        assert not pattern.search(file.read_text()), file
+
+
+@pytest.mark.parametrize("name", list_notebooks())
+def test_notebook_is_committed_as_the_house_wants_it(name: str) -> None:
+    notebook = json.loads((ROOT / "notebooks" / f"{name}.ipynb").read_text())
+    assert notebook["metadata"]["kernelspec"]["name"] == "python3"
+    code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    assert notebook["cells"][0]["cell_type"] == "markdown"
+    assert "".join(notebook["cells"][0]["source"]).startswith("# ")
+    parameters = [cell for cell in code if "parameters" in cell["metadata"].get("tags", [])]
+    assert len(parameters) == 1
+    for line in "".join(parameters[0]["source"]).splitlines():
+        assert re.fullmatch(r"[a-z][a-z0-9_]* = .+  # .+", line), line
+    assert [cell["execution_count"] for cell in code] == list(range(1, len(code) + 1))
+    outputs = [output for cell in code for output in cell["outputs"]]
+    assert not any(output["output_type"] == "error" for output in outputs)
+    assert any("image/png" in output.get("data", {}) for output in outputs)

@@ -1,0 +1,119 @@
+"""Statistics against scipy and statsmodels called by hand, and against simulation."""
+
+import gc
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+from statsmodels.stats import contingency_tables
+from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.weightstats import CompareMeans, DescrStatsW
+
+from dhm.analysis import results
+from dhm.analysis.statistics import Sample, holm, mcnemar, verdict, welch
+
+RNG = np.random.default_rng(0)
+
+
+def test_welch_equals_the_libraries() -> None:
+    a, b = RNG.normal(30, 0.3, 5), RNG.normal(28, 0.5, 4)
+    gain = welch("x", Sample.of(a), Sample.of(b))
+    assert gain.p == pytest.approx(stats.ttest_ind(a, b, equal_var=False).pvalue)
+    low, high = CompareMeans(DescrStatsW(a), DescrStatsW(b)).tconfint_diff(usevar="unequal")
+    assert (gain.low, gain.high) == pytest.approx((low, high))
+    assert gain.value == pytest.approx(a.mean() - b.mean())
+
+
+def test_holm_equals_statsmodels_and_intervals_exclude_zero_exactly_where_it_rejects() -> None:
+    gc.freeze()  # statsmodels collects garbage at every call
+    for _ in range(50):
+        rows = []
+        for i in range(6):
+            shift = RNG.choice([0.0, 0.4, 1.0, 3.0])
+            rows.append(welch(str(i), Sample.of(RNG.normal(shift, 0.5, 5)), Sample.of(RNG.normal(0, 0.7, 5))))
+        reject, adjusted, *_ = multipletests([row.p for row in rows], method="holm")
+        for row, rejected, p in zip(holm(rows), reject, adjusted, strict=True):
+            assert row.adjusted_p == pytest.approx(p)
+            assert (row.low > 0 or row.high < 0) == rejected
+    gc.unfreeze()
+
+
+def test_single_runs_have_no_interval_and_do_not_count() -> None:
+    one, five = Sample.of([3.0]), Sample.of(RNG.normal(2, 0.1, 5))
+    rows = holm([welch("one", one, five), welch("five", Sample.of(RNG.normal(3, 0.1, 5)), five)])
+    assert math.isinf(rows[0].low)
+    assert math.isnan(rows[0].adjusted_p)
+    assert rows[1].adjusted_p == rows[1].p
+
+
+@pytest.mark.parametrize(("b", "c"), [(0, 5), (12, 3), (40, 61), (7, 7), (1900, 2034)])
+def test_mcnemar_equals_the_libraries(b: int, c: int) -> None:
+    """The whole 2x2 table to statsmodels, and scipy's sign test on the discordant images."""
+    table = np.array([[100, b], [c, 30]])
+    assert mcnemar(b, c) == pytest.approx(contingency_tables.mcnemar(table, exact=True).pvalue)
+    assert mcnemar(b, c) == pytest.approx(stats.binomtest(b, b + c).pvalue)
+
+
+def test_mcnemar_of_equal_answers() -> None:
+    assert mcnemar(0, 0) == 1.0
+
+
+def simulate(gain: float, paper_gain: float, runs: int = 1000) -> dict[str, float]:
+    """Shares of verdicts for a single row (where Holm changes nothing) of five seeds with ResNet-32's spread."""
+    rng = np.random.default_rng(1)
+    rows = [
+        welch("x", Sample.of(rng.normal(30, 0.21, 5)), Sample.of(rng.normal(30 - gain, 0.26, 5))) for _ in range(runs)
+    ]
+    words = [verdict(row, paper_gain, same_data=True, seeds=5) for row in rows]
+    return {word: words.count(word) / runs for word in set(words)}
+
+
+def test_error_rates_of_the_verdicts() -> None:
+    assert simulate(gain=0.0, paper_gain=2.9).get("reproduced", 0) < 0.05
+    assert simulate(gain=2.9, paper_gain=2.9).get("contradicted", 0) < 0.05
+    assert simulate(gain=2.9, paper_gain=2.9)["reproduced"] > 0.99
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "same", "word"),
+    [
+        ([30, 30.1, 29.9, 30.2, 29.8], [28, 28.1, 27.9, 28.2, 27.8], True, "reproduced"),
+        ([30, 30.1, 29.9, 30.2, 29.8], [28, 28.1, 27.9, 28.2, 27.8], False, "supported elsewhere"),
+        ([28, 28.1, 27.9, 28.2, 27.8], [28, 28.1, 27.9, 28.2, 27.8], True, "contradicted"),
+        ([28, 28.1, 27.9, 28.2, 27.8], [28, 28.1, 27.9, 28.2, 27.8], False, "not supported elsewhere"),
+        ([28, 31, 27, 33, 25], [28, 30, 26, 33, 24], True, "inconclusive"),
+        ([28, 31], [27, 30], True, "incomplete (2 of 5 seeds)"),
+        ([28], [27], True, "agrees in sign (one run)"),
+        ([27], [28], True, "disagrees in sign (one run)"),
+    ],
+)
+def test_words(first: list, second: list, same: bool, word: str) -> None:
+    gain = holm([welch("x", Sample.of(first), Sample.of(second))])[0]
+    assert verdict(gain, paper_gain=2.0, same_data=same, seeds=5) == word
+
+
+def test_without_a_printed_gain_nothing_is_contradicted() -> None:
+    gain = welch("x", Sample.of([28, 28.1, 27.9, 28.0, 28.1]), Sample.of([28, 28.1, 27.9, 28.0, 28.1]))
+    assert verdict(gain, None, same_data=True, seeds=5) == "inconclusive"
+
+
+def test_what_table_1_carries_by_itself() -> None:
+    """DSL over baseline stands in 1 of 7 networks, DHM over DSL and over baseline in 7 of 7."""
+    published = results.published("table1")
+    for pair, expected in [(("baseline", "dsl"), 1), (("dsl", "dhm"), 7), (("baseline", "dhm"), 7)]:
+        found = results.gains(published, [pair])
+        assert len(found) == 7
+        assert sum(gain.low > 0 for gain in found) == expected
+
+
+def test_gains_of_table_3_are_rises_of_map() -> None:
+    published = results.published("table3", "mAP")
+    found = results.gains(results.missed(published), [("baseline", "dhm")])
+    assert {gain.label.partition(":")[0]: round(gain.value, 6) for gain in found} == {
+        "resnet50 on market1501": 6.4, "resnet50 on dukemtmc-reid": 6.0,
+        "mobilenet_v1 on market1501": 3.5, "mobilenet_v1 on dukemtmc-reid": 4.9,
+    }  # fmt: skip
+    table = results.error_table({"paper": published}, more_is_better=True)
+    assert table["gain of DHM"].tolist() == ["+6.40", "+6.00", "+3.50", "+4.90"]
+    assert table["gain of DSL"].tolist() == ["+1.70", "+1.10", "+0.00", "+1.20"]
