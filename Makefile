@@ -38,7 +38,7 @@ benchmarks: install
 
 # Protocol: data/records/README.md. Two workers share the grid; stop and start at will. DHM_DATA holds tiny-imagenet-100.
 EVIDENCE := train --dataset tiny-imagenet-100 --image-size 32 --method baseline dsl dhm --seed 0 1 2 3 4
-CPU_RUNS := $(EVIDENCE) --accelerator cpu --classes 20 --train-per-class 250 --test-on val+rest --arch cifar_resnet \
+CPU_RUNS := $(EVIDENCE) --accelerator cpu --precision bf16-mixed --classes 20 --train-per-class 250 --test-on val+rest --arch cifar_resnet \
 	--options depth=20 --batch-size 64 --lr 0.1 --momentum 0.9 --weight-decay 1e-4 --gamma 0.1
 CORRUPT := $(CPU_RUNS) --experiment c1-corrupt-labels --label-noise 0.5 --epochs 80 --milestones 40 60
 CLEAN := $(CPU_RUNS) --experiment c2-clean-labels --epochs 160 --milestones 80 120
