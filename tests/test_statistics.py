@@ -6,12 +6,12 @@ import math
 import numpy as np
 import pytest
 from scipy import stats
-from statsmodels.stats import contingency_tables
+from statsmodels.stats import contingency_tables, weightstats
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.weightstats import CompareMeans, DescrStatsW
 
 from dhm.analysis import results
-from dhm.analysis.statistics import Sample, holm, mcnemar, verdict, welch
+from dhm.analysis.statistics import Sample, holm, mcnemar, power, seeds_needed, tost, verdict, welch
 
 RNG = np.random.default_rng(0)
 
@@ -86,6 +86,8 @@ def test_error_rates_of_the_verdicts() -> None:
         ([28, 31], [27, 30], True, "incomplete (2 of 5 seeds)"),
         ([28], [27], True, "agrees in sign (one run)"),
         ([27], [28], True, "disagrees in sign (one run)"),
+        ([28], [28], True, "is a tie (one run)"),
+        ([], [28, 29], True, "not run"),
     ],
 )
 def test_words(first: list, second: list, same: bool, word: str) -> None:
@@ -96,6 +98,57 @@ def test_words(first: list, second: list, same: bool, word: str) -> None:
 def test_without_a_printed_gain_nothing_is_contradicted() -> None:
     gain = welch("x", Sample.of([28, 28.1, 27.9, 28.0, 28.1]), Sample.of([28, 28.1, 27.9, 28.0, 28.1]))
     assert verdict(gain, None, same_data=True, seeds=5) == "inconclusive"
+
+
+def test_rows_to_come_count_against_the_rows_there_are() -> None:
+    """Two rows of a table of six are judged as if the other four were not rejected, whatever these will say."""
+    gc.freeze()
+    now = [welch(str(i), Sample.of(RNG.normal(0.5, 0.3, 5)), Sample.of(RNG.normal(0, 0.3, 5))) for i in range(2)]
+    null = Sample.of([30.0, 31, 29, 30.5, 29.5])
+    later = [*now, *(welch(f"to come {i}", null, null) for i in range(4))]
+    for row, whole in zip(holm(now, planned=6), holm(later), strict=False):
+        assert (row.adjusted_p, row.low, row.high) == pytest.approx((whole.adjusted_p, whole.low, whole.high))
+    gc.unfreeze()
+
+
+def test_equivalence_equals_the_library() -> None:
+    for shift in (0.0, 0.2, 0.6, 2.0):
+        a, b = RNG.normal(30 + shift, 0.3, 5), RNG.normal(30, 0.25, 5)
+        ours = tost(Sample.of(a), Sample.of(b), margin=0.5)
+        p, *_ = weightstats.ttost_ind(a, b, -0.5, 0.5, usevar="unequal")
+        assert ours.p == pytest.approx(p)
+        low, high = CompareMeans(DescrStatsW(a), DescrStatsW(b)).tconfint_diff(alpha=0.1, usevar="unequal")
+        assert (ours.low, ours.high) == pytest.approx((low, high))
+        assert (low > -0.5 and high < 0.5) == (ours.p < 0.05)
+    assert tost(Sample.of([30.0]), Sample.of([30.0, 30.1])) is None
+
+
+def test_words_of_equivalence() -> None:
+    tight = [30.0, 30.05, 29.95, 30.02, 29.98]
+    assert tost(Sample.of(tight), Sample(30.1, 0.05, 5)).word() == "the same within 0.5"
+    assert tost(Sample.of(tight), Sample(32.0, 0.05, 5)).word() == "different"
+    assert tost(Sample.of([28.0, 32, 30, 31, 29]), Sample(30.0, 0.2, 5)).word() == "undecided"
+
+
+def test_different_figures_are_seldom_called_the_same() -> None:
+    """At a true difference of the margin, "the same" comes in at most 5 % of experiments."""
+    rng = np.random.default_rng(2)
+    words = [tost(Sample.of(rng.normal(30.5, 0.25, 5)), Sample.of(rng.normal(30, 0.25, 5))).word() for _ in range(1000)]
+    assert sum(word.startswith("the same") for word in words) <= 0.05 * 1000 + 2 * math.sqrt(0.05 * 0.95 * 1000)
+
+
+@pytest.mark.parametrize(("gain", "std"), [(0.3, 0.3), (0.8, 0.4), (2.9, 0.25)])
+def test_power_is_how_often_a_gain_is_found(gain: float, std: float) -> None:
+    rng = np.random.default_rng(3)
+    first, second = rng.normal(30, std, (4000, 5)), rng.normal(30 - gain, std, (4000, 5))
+    found = float((stats.ttest_ind(first, second, axis=1).pvalue < 0.05).mean())
+    assert power(gain, std, 5) == pytest.approx(found, abs=0.025)
+
+
+def test_seeds_needed() -> None:
+    n = seeds_needed(0.3, 0.4)
+    assert power(0.3, 0.4, n) >= 0.8 > power(0.3, 0.4, n - 1)
+    assert seeds_needed(1e-4, 1.0) is None
 
 
 def test_what_table_1_carries_by_itself() -> None:

@@ -1,4 +1,4 @@
-"""What may be concluded: Welch intervals of gains, Holm over a table, and the words for the outcome."""
+"""What may be concluded: Welch intervals of gains, Holm over a table, equivalence of figures, and the words for it."""
 
 import math
 from collections.abc import Sequence
@@ -8,10 +8,13 @@ import numpy as np
 from scipy import stats
 from statsmodels.stats import contingency_tables
 from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.power import TTestIndPower
 
 from dhm.analysis.variants import spoken
 
 LEVEL = 0.05
+MARGIN = 0.5
+"""Points within which two error rates count as the same: about twice the median spread of the runs in Table 1."""
 
 
 @dataclass(frozen=True)
@@ -24,10 +27,13 @@ class Sample:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> "Sample":
-        """The sample of some runs' figures; the deviation of a single run is NaN."""
-        return cls(float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else math.nan, len(values))
+        """The sample of some runs' figures; the deviation of a single run is NaN, and so is the mean of none."""
+        mean = float(np.mean(values)) if len(values) else math.nan
+        return cls(mean, float(np.std(values, ddof=1)) if len(values) > 1 else math.nan, len(values))
 
     def __str__(self) -> str:
+        if self.n == 0:
+            return "–"
         return f"{self.mean:.2f}" if self.n == 1 else f"{self.mean:.2f} ± {self.std:.2f} (n={self.n})"
 
 
@@ -73,23 +79,29 @@ def _plain(sample: Sample) -> tuple[float, float, int]:
     return sample.mean, sample.std, sample.n
 
 
-def holm(gains: Sequence[Gain], level: float = LEVEL) -> list[Gain]:
+def holm(gains: Sequence[Gain], planned: int = 0, level: float = LEVEL) -> list[Gain]:
     """The rows of one table, with Holm's adjusted p-values and intervals at the level the procedure leaves each row.
 
     Sorted by p, the i-th of m rows (from 0) is tested at level / (m - i), as long as all before it were rejected;
     from the first that is not, all are shown at that row's level. So an interval excludes 0 exactly where Holm
     rejects. Rows without a p-value (a single run) do not count toward m.
+
+    Args:
+        planned: rows the table will have when all of its runs are done; those to come count toward m as if they
+            were not rejected, so that a row keeps the verdict it has now.
     """
     tested = [i for i, gain in enumerate(gains) if not math.isnan(gain.p)]
     result = list(gains)
     if not tested:
         return result
-    adjusted = multipletests([gains[i].p for i in tested], alpha=level, method="holm")[1]
-    order = sorted(range(len(tested)), key=lambda k: gains[tested[k]].p)
-    share, stopped = level / len(tested), False
+    m = max(planned, len(tested))
+    p = [gains[i].p for i in tested]
+    adjusted = multipletests(p + [1.0] * (m - len(p)), alpha=level, method="holm")[1]
+    order = sorted(range(len(tested)), key=lambda k: p[k])
+    share, stopped = level / m, False
     for step, k in enumerate(order):
         if not stopped:
-            share = level / (len(tested) - step)
+            share = level / (m - step)
             stopped = gains[tested[k]].p > share
         row = gains[tested[k]]
         widened = welch(row.label, row.first, row.second, 1 - share)
@@ -108,7 +120,9 @@ def verdict(gain: Gain, paper_gain: float | None, same_data: bool, seeds: int) -
     if fewest == 0:
         return "not run"
     if fewest == 1:
-        return ("agrees" if gain.value > 0 else "disagrees") + " in sign (one run)"
+        return (
+            "a tie (one run)" if gain.value == 0 else f"{'agrees' if gain.value > 0 else 'disagrees'} in sign (one run)"
+        )
     if fewest < seeds:
         return f"incomplete ({fewest} of {seeds} seeds)"
     if gain.low > 0:
@@ -116,6 +130,61 @@ def verdict(gain: Gain, paper_gain: float | None, same_data: bool, seeds: int) -
     if paper_gain is not None and gain.high < paper_gain / 2:
         return "contradicted" if same_data else "not supported elsewhere"
     return "inconclusive"
+
+
+@dataclass(frozen=True)
+class Equivalence:
+    """Whether a figure of ours is the printed one, by two one-sided Welch tests (TOST, Schuirmann 1987).
+
+    Attributes:
+        difference: ours minus the paper's, in points.
+        low, high: interval of the difference at 1 - 2 level; inside the margin exactly where the test concludes.
+        p: of the hypothesis that they differ by the margin or more; small means the same.
+    """
+
+    difference: float
+    low: float
+    high: float
+    p: float
+    margin: float
+
+    def word(self, level: float = LEVEL) -> str:
+        """ "the same" within the margin, "different" where the interval leaves out 0, or "undecided"."""
+        if self.p <= level:
+            return f"the same within {self.margin:g}"
+        return "undecided" if self.low <= 0 <= self.high else "different"
+
+
+def tost(ours: Sample, printed: Sample, margin: float = MARGIN, level: float = LEVEL) -> Equivalence | None:
+    """Equivalence of two figures, both with the error of their own runs; None where a side has a single run."""
+    if ours.n < 2 or printed.n < 2:
+        return None
+    mean, std, n = _plain(printed)
+    sides = (
+        stats.ttest_ind_from_stats(
+            *_plain(ours), mean + shift, std, n, equal_var=False, alternative="greater" if shift < 0 else "less"
+        ).pvalue
+        for shift in (-margin, margin)
+    )
+    gap = welch("", ours, printed, 1 - 2 * level)
+    return Equivalence(gap.value, gap.low, gap.high, float(max(sides)), margin)
+
+
+def power(gain: float, std: float, seeds: int, level: float = LEVEL) -> float:
+    """Chance that a gain is told from none by `seeds` runs on each side, if both spread by `std`.
+
+    Of the two-sided t-test with equal variances, which Welch's all but equals for equal samples. In a table of m rows
+    Holm leaves a single true gain a level of 5 % / m.
+    """
+    if std == 0:
+        return float(gain != 0)
+    found = float(TTestIndPower().power(abs(gain) / std, nobs1=seeds, alpha=level, alternative="two-sided"))
+    return 1.0 if math.isnan(found) else found  # scipy's noncentral t ends where the power is 1 to all digits
+
+
+def seeds_needed(gain: float, std: float, wanted: float = 0.8, level: float = LEVEL, most: int = 1000) -> int | None:
+    """The fewest runs on each side that tell a gain with that chance; None if `most` do not."""
+    return next((n for n in range(2, most + 1) if power(gain, std, n, level) >= wanted), None)
 
 
 def mcnemar(only_first: int, only_second: int) -> float:
