@@ -120,9 +120,8 @@ def verdict(gain: Gain, paper_gain: float | None, same_data: bool, seeds: int) -
     if fewest == 0:
         return "not run"
     if fewest == 1:
-        return (
-            "a tie (one run)" if gain.value == 0 else f"{'agrees' if gain.value > 0 else 'disagrees'} in sign (one run)"
-        )
+        told = "is a tie" if gain.value == 0 else f"{'agrees' if gain.value > 0 else 'disagrees'} in sign"
+        return f"{told} (one run)"
     if fewest < seeds:
         return f"incomplete ({fewest} of {seeds} seeds)"
     if gain.low > 0:
