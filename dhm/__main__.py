@@ -1,4 +1,4 @@
-"""The command line: python -m dhm list | train | evaluate | estimate | notebook."""
+"""The command line: python -m dhm list | train | evaluate | estimate | keep | notebook."""
 
 import argparse
 import dataclasses
@@ -10,14 +10,14 @@ from typing import Any
 
 import torch
 
-from dhm import recipes
+from dhm import paths, recipes
 from dhm.config import Config
 from dhm.errors import InputError
 from dhm.estimate import duration, estimate
 from dhm.evaluation import evaluate
 from dhm.grid import fit_all
 from dhm.metrics import NonFiniteLoss
-from dhm.runs import RunRecord
+from dhm.runs import RunRecord, find
 from dhm.zoo import FAMILIES, MODELS, create_model, load_released, load_trained, released_name, torchvision_label
 
 GRID = ("arch", "seed", "method")  # settings that may be given several values at once
@@ -73,6 +73,13 @@ def parser() -> argparse.ArgumentParser:
     _add_settings(command)
     _add_machine(command)
     command.set_defaults(run=_evaluate)
+
+    command = commands.add_parser(
+        "keep", help="put finished runs into data/records, without checkpoints but with what these tell"
+    )
+    command.add_argument("folders", type=Path, nargs="+", metavar="folder", help="run records, or folders of some")
+    command.add_argument("--data-dir", type=Path, help="where data sets are (default $DHM_DATA, else data/)")
+    command.set_defaults(run=_keep)
 
     command = commands.add_parser("notebook", help="run a notebook through papermill into runs/notebooks/")
     command.add_argument("name", help="e.g. table1_cifar100")
@@ -209,6 +216,16 @@ def _evaluate(given: argparse.Namespace) -> None:
             if "mAP" in figures:  # a search, under no heading of errors
                 told = "  " + ", ".join(f"{name} {value:.2f}" for name, value in figures.items())
             print(f"{config.arch:<20}{label:<44} {len(predictions):>8,}  {head:<6}{told}", flush=True)
+
+
+def _keep(given: argparse.Namespace) -> None:
+    from dhm.analysis.kept import keep  # needs packages that a cluster node may lack
+
+    for record in find(*given.folders):
+        if record.result is None:
+            print(f"{record.folder.name}: not finished, left where it is")
+        else:
+            print(paths.shown(keep(record, paths.records_dir(), given.data_dir).folder), flush=True)
 
 
 def _notebook(given: argparse.Namespace) -> None:

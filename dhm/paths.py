@@ -32,6 +32,11 @@ def runs_dir(folder: str | Path | None = None) -> Path:
     return Path(folder or os.environ.get("DHM_RUNS") or root() / "runs").expanduser()
 
 
+def records_dir() -> Path:
+    """Folder of the committed run records, `data/records` of the clone."""
+    return root() / "data" / "records"
+
+
 def figures_dir() -> Path:
     """Folder of the figures: `$DHM_FIGURES`, else `figures/` of the clone."""
     return Path(os.environ.get("DHM_FIGURES") or root() / "figures").expanduser()

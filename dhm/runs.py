@@ -107,25 +107,26 @@ class RunRecord:
             raise InputError(f"the run record {self.folder} cannot be written: {error.strerror}") from None
 
     def write_json(self, name: str, content: Any) -> None:
-        """Write a file of the record whole."""
-        self._write(name, (json.dumps(content, indent=1) + "\n").encode())
+        """Write a file of the record as JSON."""
+        self.write(name, (json.dumps(content, indent=1) + "\n").encode())
 
     def write_metrics(self, lines: list[dict[str, Any]]) -> None:
         """Write the metrics of all epochs so far."""
-        self._write("metrics.jsonl", "".join(json.dumps(x) + "\n" for x in lines).encode())
+        self.write("metrics.jsonl", "".join(json.dumps(x) + "\n" for x in lines).encode())
 
     def write_predictions(self, which: str, predictions: Predictions | Found) -> None:
         """Write the predictions of the "last" or "best" epoch."""
         buffer = io.BytesIO()
         np.savez_compressed(buffer, **predictions.arrays())  # type: ignore[arg-type]
-        self._write(f"predictions-{which}.npz", buffer.getvalue())
+        self.write(f"predictions-{which}.npz", buffer.getvalue())
 
     def write_checkpoint(self, which: str, content: Mapping[str, Any]) -> None:
         """Write the checkpoint of the "last" or "best" epoch."""
         if self.writes:
             checkpoints.save(self.folder / f"{which}.pt", content)
 
-    def _write(self, name: str, content: bytes) -> None:
+    def write(self, name: str, content: bytes) -> None:
+        """Write a file of the record whole."""
         if self.writes:
             checkpoints.write(self.folder / name, content)
 
@@ -148,7 +149,7 @@ def load_runs(*folders: str | Path) -> "pandas.DataFrame":
     """
     import pandas
 
-    places = folders or (paths.runs_dir(), paths.root() / "data" / "records")
+    places = folders or (paths.runs_dir(), paths.records_dir())
     rows = []
     for record in find(*places):
         try:

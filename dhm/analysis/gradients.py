@@ -19,7 +19,7 @@ from scipy import stats
 from torch import nn
 
 from dhm.branches import MAIN, BranchedNet
-from dhm.data.images import Batch
+from dhm.data.images import Batch, Images
 from dhm.errors import InputError
 from dhm.losses import DHMLoss
 
@@ -38,6 +38,11 @@ def _parameters(net: BranchedNet) -> dict[int, list[nn.Parameter]]:
     stages = (net.backbone.stem, *net.backbone.stages)
     found = {i: [p for p in stage.parameters() if p.requires_grad] for i, stage in enumerate(stages)}
     return {stage: parameters for stage, parameters in found.items() if parameters}
+
+
+def held_out(images: Images, micro: int, count: int) -> Iterator[Batch]:
+    """`count` images in micro-batches, in an order drawn once for all: a set read from folders is sorted by class."""
+    return itertools.islice(images.train_batches(micro, 0, 0, augment="none"), -(-count // micro))
 
 
 @contextmanager

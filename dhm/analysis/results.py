@@ -46,7 +46,7 @@ def published(table: str, metric: str = "top1_error") -> Samples:
 
 def committed(family: str) -> dict[str, pd.DataFrame]:
     """The full runs in data/records of a family's networks, by a title that names experiment and data set."""
-    runs = load_runs(paths.root() / "data" / "records")
+    runs = load_runs(paths.records_dir())
     if runs.empty:
         return {}
     runs = runs[[family_of(arch) == family for arch in runs["arch"]]]
@@ -134,7 +134,7 @@ def gain_table(
     rows = [
         {
             "comparison": gain.label,
-            "gain (points)": f"{gain.value:+.2f}",
+            "gain (points)": "–" if math.isnan(gain.value) else f"{gain.value:+.2f}",
             **(mcnemar[gain.label] if gain.label in mcnemar else _welch_columns(gain)),
             **({"verdict": verdicts[gain.label]} if verdicts else {}),
         }
@@ -144,8 +144,9 @@ def gain_table(
 
 
 def _welch_columns(gain: Gain) -> dict[str, str]:
+    fewest = min(gain.first.n, gain.second.n)
     return {
-        "Holm-adjusted interval": f"[{gain.low:+.2f}, {gain.high:+.2f}]" if gain.low > -1e9 else "one run",
+        "Holm-adjusted interval": ("–", "one run")[fewest] if fewest < 2 else f"[{gain.low:+.2f}, {gain.high:+.2f}]",
         "p (Welch)": p_word(gain.p),
         "p (Holm)": p_word(gain.adjusted_p),
     }

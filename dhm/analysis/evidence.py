@@ -1,0 +1,120 @@
+"""The measured runs in data/records, judged by their protocol."""
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from dhm import paths
+from dhm.analysis.results import gain_table, samples
+from dhm.analysis.statistics import Gain, Sample, holm, label, verdict, welch
+
+SEEDS = 5
+"""Runs of each method that the protocol asks for."""
+SECONDARY = ("top1_error", "top5_error", "nll", "ece")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A row of the protocol, fixed before its runs.
+
+    Attributes:
+        table: rows of one table are judged together.
+        experiment: folder below data/records.
+        first, second: methods; a gain is the error of the first minus that of the second.
+        paper_gain: in points, None where the paper prints none.
+        source: where the paper prints it.
+    """
+
+    table: str
+    experiment: str
+    first: str
+    second: str
+    paper_gain: float | None
+    source: str
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A row of the protocol with what its runs say."""
+
+    comparison: Comparison
+    gain: Gain
+    verdict: str
+
+
+def comparisons() -> list[Comparison]:
+    """The protocol's rows; none where the package was installed without a clone."""
+    file = paths.records_dir() / "comparisons.csv"
+    if not file.is_file():
+        return []
+    with open(file, newline="") as lines:
+        return [
+            Comparison(
+                row["table"], row["experiment"], row["first"], row["second"],
+                float(row["paper_gain"]) if row["paper_gain"] else None, row["source"],
+            )
+            for row in csv.DictReader(lines)
+        ]  # fmt: skip
+
+
+def judge(runs: pd.DataFrame, metric: str = "top1_error", which: str = "last") -> list[Judged]:
+    """Every row of the protocol with its gain, Holm over its table's planned rows, and its verdict.
+
+    Args:
+        runs: of `dhm.load_runs`; rows whose runs are missing are "not run".
+    """
+    found = []
+    planned = comparisons()
+    for table in dict.fromkeys(row.table for row in planned):
+        rows = [row for row in planned if row.table == table]
+        gains = holm([_gain(row, runs, metric, which) for row in rows], planned=len(rows))
+        found += [
+            Judged(row, gain, verdict(gain, row.paper_gain, same_data=False, seeds=SEEDS))
+            for row, gain in zip(rows, gains, strict=True)
+        ]
+    return found
+
+
+def _gain(row: Comparison, runs: pd.DataFrame, metric: str, which: str) -> Gain:
+    chosen = runs[runs["experiment"] == row.experiment] if len(runs) else runs
+    errors = {method: sample for (_, method), sample in samples(chosen, metric, which).items()} if len(chosen) else {}
+    none = Sample.of([])
+    return welch(
+        label(row.experiment, row.first, row.second), errors.get(row.first, none), errors.get(row.second, none)
+    )
+
+
+def table(judged: Sequence[Judged]) -> pd.DataFrame:
+    """Rows of the protocol as a table to read: errors, gain, interval, p, the paper's gain, verdict."""
+    shown = gain_table([row.gain for row in judged], {row.gain.label: row.verdict for row in judged})
+    expected = [row.comparison.paper_gain for row in judged]
+    shown.insert(0, "errors (%)", [f"{row.gain.first} → {row.gain.second}" for row in judged])
+    shown.insert(2, "the paper's gain", ["–" if gain is None else f"{gain:+.2f}" for gain in expected])
+    return shown
+
+
+def secondary(runs: pd.DataFrame, experiment: str) -> pd.DataFrame:
+    """Figures of an experiment without a verdict: every head after the last and the best epoch, mean ± deviation."""
+    chosen = runs[runs["experiment"] == experiment]
+    cells: dict[tuple[str, str, str], dict[str, str]] = {}
+    for metric in SECONDARY:
+        for which in ("last", "best"):
+            for (_, name), sample in samples(chosen, metric, which).items():
+                method, _, head = name.partition(" at ")
+                spread = f" ± {sample.std:.{_digits(metric)}f}" if sample.n > 1 else ""
+                cells.setdefault((method, head or "B0", f"{which} epoch"), {})[_WORDS[metric]] = (
+                    f"{sample.mean:.{_digits(metric)}f}{spread}"
+                )
+    return pd.DataFrame.from_dict(cells, orient="index").rename_axis(["method", "head", "epoch"])
+
+
+_WORDS: Mapping[str, str] = {
+    "top1_error": "top-1 error (%)", "top5_error": "top-5 error (%)", "nll": "log-likelihood, negative (nats)",
+    "ece": "calibration error",
+}  # fmt: skip
+
+
+def _digits(metric: str) -> int:
+    return 3 if metric in ("nll", "ece") else 2

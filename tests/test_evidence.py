@@ -1,0 +1,148 @@
+"""The protocol's verdicts, what is kept of a run, and the committed records themselves."""
+
+import datetime
+import json
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import small_config
+from scipy import stats
+
+import dhm
+from dhm import __main__ as cli
+from dhm import paths
+from dhm.analysis import correlation, evidence, kept
+from dhm.analysis.gradients import consistency, held_out
+from dhm.data import load_test
+from dhm.runs import RunRecord, find
+
+RECORDS = sorted(file.parent for file in paths.records_dir().rglob("config.json"))
+RNG = np.random.default_rng(0)
+
+
+def made_up(experiment: str, errors: dict[str, list[float]]) -> pd.DataFrame:
+    """Rows as `dhm.load_runs` gives them."""
+    common = {"experiment": experiment, "network": "net", "arch": "cifar_resnet", "options": {}, "branches": "paper",
+              "isolated": "B0", "direction": "both", "augment": "crop"}  # fmt: skip
+    return pd.DataFrame(
+        [{**common, "method": method, "last/B0/top1_error": error} for method, runs in errors.items() for error in runs]
+    )
+
+
+def test_verdicts_follow_from_the_runs() -> None:
+    """Three rows of a table of six planned: Holm by hand, at the worst the missing three can do."""
+    errors = {"baseline": [66.1, 66.9, 66.4, 67.2, 66.6], "dsl": [66.0, 66.8, 66.2, 66.9, 66.3],
+              "dhm": [62.0, 62.5, 61.8, 62.4, 62.2]}  # fmt: skip
+    judged = {row.gain.label: row for row in evidence.judge(made_up("c1-corrupt-labels", errors))}
+    pairs = [("baseline", "dhm"), ("baseline", "dsl"), ("dsl", "dhm")]
+    p = sorted(stats.ttest_ind(errors[first], errors[second], equal_var=False).pvalue for first, second in pairs)
+    by_hand = np.maximum.accumulate([min(1.0, (6 - i) * value) for i, value in enumerate(p)])
+    found = sorted(row.gain.adjusted_p for label, row in judged.items() if label.startswith("c1"))
+    assert found == pytest.approx(list(by_hand))
+    best = judged["c1-corrupt-labels: DHM over baseline"]
+    assert best.gain.value == pytest.approx(np.mean(errors["baseline"]) - np.mean(errors["dhm"]))
+    assert best.verdict == "supported elsewhere"
+    assert judged["c1-corrupt-labels: DSL over baseline"].verdict == "inconclusive"  # the paper prints no gain
+    assert judged["c2-clean-labels: DHM over baseline"].verdict == "not run"
+
+
+def test_missing_seeds_leave_the_verdict_open() -> None:
+    errors = {"baseline": [66.1, 66.9, 66.4], "dhm": [62.0, 62.5]}
+    judged = {row.gain.label: row.verdict for row in evidence.judge(made_up("c1-corrupt-labels", errors))}
+    assert judged["c1-corrupt-labels: DHM over baseline"] == "incomplete (2 of 5 seeds)"
+    assert judged["c1-corrupt-labels: DSL over baseline"] == "not run"
+
+
+def test_without_records_everything_is_not_run() -> None:
+    judged = evidence.judge(pd.DataFrame())
+    assert len(judged) == 18
+    assert {row.verdict for row in judged} == {"not run"}
+    assert len(evidence.table(judged)) == 18
+
+
+def test_protocol_says_the_same_as_its_table() -> None:
+    page = (paths.records_dir() / "README.md").read_text()
+    for row in evidence.comparisons():
+        assert row.paper_gain is None or f"{row.paper_gain:.3f}" in page or "of\ntheir network in Table 1" in page
+    assert {row.experiment.partition("-")[0] for row in evidence.comparisons()} == {"c1", "c2", "g"}
+
+
+def test_kept_records_hold_what_the_checkpoint_tells(tmp_path: Path) -> None:
+    run = dhm.fit(small_config(epochs=1), runs_dir=tmp_path / "runs", accelerator="cpu", progress=False)
+    record = kept.keep(run, tmp_path / "records")
+    names = {file.name for file in record.folder.iterdir()}
+    assert names == {"config.json", "env.json", "metrics.jsonl", "result.json", "predictions-last.npz",
+                     "predictions-best.npz", "gradients.csv", "likeness.csv", "kernels.npz"}  # fmt: skip
+    assert record.result == run.result
+    net = dhm.load_trained(run)
+    for layer, pair in kept.kernels(record).items():
+        for ours, theirs in zip(pair, correlation.paired_layers(net)[layer], strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=1e-6)
+    batches = held_out(load_test(run.config)[0], kept.MICRO, kept.HELD_OUT)
+    own = consistency(net, batches, dhm.DHMLoss("dsl"), "batch").table()
+    table = kept.gradients([record])
+    table = table[table["loss"] == "cross-entropy"]
+    np.testing.assert_allclose(table["cosine"], own["cosine"], rtol=1e-4)
+    assert set(kept.likenesses([record])["statistic"]) >= {"CKA", "best matching: correlation"}
+    before = (record.folder / "gradients.csv").stat().st_mtime_ns
+    kept.keep(run, tmp_path / "records")
+    assert (record.folder / "gradients.csv").stat().st_mtime_ns == before
+
+
+def test_unfinished_runs_are_not_kept(tmp_path: Path) -> None:
+    record = RunRecord.of(small_config(), tmp_path)
+    record.create()
+    with pytest.raises(dhm.InputError, match="not finished"):
+        kept.keep(record, tmp_path / "records")
+
+
+def test_held_out_images_come_from_all_classes() -> None:
+    """Sets read from folders are sorted by class; a first few batches in order would hold one class each."""
+    images = load_test(small_config())[0]
+    ordered = dhm.data.Images(images.pixels, images.labels.sort().values, images.mean, images.std)
+    labels = [y for _, y in held_out(ordered, 32, 96)]
+    assert [len(y) for y in labels] == [32, 32, 32]
+    assert all(len(y.unique()) > 5 for y in labels)
+
+
+def _git(*arguments: str) -> str:
+    return subprocess.run(["git", *arguments], cwd=paths.root(), capture_output=True, text=True).stdout.strip()
+
+
+@pytest.mark.parametrize("folder", RECORDS, ids=lambda folder: f"{folder.parent.name}/{folder.name}")
+def test_committed_record(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its name is made again from its configuration, from which the command line trains the same run; it is whole."""
+    record = RunRecord.read(folder)
+    assert record.folder.name == record.config.name
+    assert record.result is not None
+    assert len(record.metrics) == record.config.epochs
+    assert record.predictions().summary() == pytest.approx(record.result["last"]["heads"])
+    assert not list(folder.glob("*.pt"))
+    asked = []
+    monkeypatch.setattr(cli, "fit_all", lambda configs, **_: asked.extend(configs) or [])
+    assert cli.main(["train", "--config", str(folder / "config.json")]) == 0
+    assert asked == [record.config]
+
+
+def test_committed_records_are_of_the_protocol() -> None:
+    planned = {row.experiment for row in evidence.comparisons()}
+    assert {record.config.experiment for record in find(paths.records_dir())} <= planned
+    size = sum(file.stat().st_size for folder in RECORDS for file in folder.iterdir())
+    assert size < 20e6
+
+
+@pytest.mark.skipif(not RECORDS, reason="no run is committed yet")
+def test_protocol_is_older_than_every_run() -> None:
+    starts, missing = [], set()
+    for folder in RECORDS:
+        for entry in json.loads((folder / "env.json").read_text()):
+            starts.append(datetime.datetime.fromisoformat(entry["started"]))
+            if _git("cat-file", "-t", entry["commit"]) != "commit":
+                missing.add(entry["commit"])
+    if missing:
+        pytest.skip(f"the history of this clone lacks {', '.join(sorted(missing))}, which the runs were made at")
+    first = _git("log", "--diff-filter=A", "--format=%cI", "--", "data/records/README.md").splitlines()[-1]
+    assert datetime.datetime.fromisoformat(first) < min(starts)
