@@ -1,4 +1,4 @@
-# make reproduce   install and run the main job on embedded data
+# make reproduce   install, run every notebook on embedded data, and write the report
 # make test        install and run everything CI runs
 # The plain commands behind each target stand in the README.
 
@@ -17,7 +17,8 @@ $(VENV)/.installed: pyproject.toml
 	touch $@
 
 reproduce: install
-	$(BIN)/python -m dhm notebook table1_cifar100
+	$(BIN)/python -m dhm notebook all
+	$(BIN)/python -m dhm report
 
 lint: install
 	$(BIN)/ruff check .

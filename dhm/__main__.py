@@ -1,4 +1,4 @@
-"""The command line: python -m dhm list | train | evaluate | estimate | keep | notebook."""
+"""The command line: python -m dhm list | train | evaluate | estimate | keep | notebook | report."""
 
 import argparse
 import dataclasses
@@ -82,11 +82,15 @@ def parser() -> argparse.ArgumentParser:
     command.set_defaults(run=_keep)
 
     command = commands.add_parser("notebook", help="run a notebook through papermill into runs/notebooks/")
-    command.add_argument("name", help="e.g. table1_cifar100")
+    command.add_argument("name", help="e.g. table1_cifar100; all for every notebook")
     command.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), dest="parameters")
     command.add_argument("-o", "--output", type=Path, help="where the finished notebook goes")
     command.add_argument("--refresh", action="store_true", help="put the outputs into the committed notebook")
     command.set_defaults(run=_notebook)
+
+    command = commands.add_parser("report", help="what holds of the paper, by all records there are, as a page of HTML")
+    command.add_argument("-o", "--output", type=Path, help="where the page goes (default runs/report.html)")
+    command.set_defaults(run=_report)
     return top
 
 
@@ -229,9 +233,21 @@ def _keep(given: argparse.Namespace) -> None:
 
 
 def _notebook(given: argparse.Namespace) -> None:
-    from dhm.notebook import refresh, run_notebook  # needs packages that a cluster node may lack
+    from dhm.notebook import list_notebooks, refresh, run_notebook  # needs packages that a cluster node may lack
 
-    print(refresh(given.name) if given.refresh else run_notebook(given.name, dict(given.parameters), given.output))
+    names = list_notebooks() if given.name == "all" else [given.name]
+    if len(names) > 1 and (given.parameters or given.output):
+        raise InputError("parameters and an output belong to one notebook, not to all")
+    for name in names:
+        if len(names) > 1:
+            print(f"[{names.index(name) + 1}/{len(names)}] {name}", flush=True)
+        print(refresh(name) if given.refresh else run_notebook(name, dict(given.parameters), given.output), flush=True)
+
+
+def _report(given: argparse.Namespace) -> None:
+    from dhm.notebook import write_report
+
+    print(write_report(given.output))
 
 
 if __name__ == "__main__":

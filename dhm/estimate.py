@@ -100,4 +100,7 @@ def duration(seconds: float) -> str:
     if minutes < 60:
         return f"{minutes} min"
     hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours < 48 else f"{hours / 24:.1f} days"
+    if hours < 48:
+        return f"{hours} h {minutes:02d} min"
+    days = hours / 24
+    return f"{days:.1f} days" if days < 730 else f"{days / 365.25:.1f} years"

@@ -47,6 +47,24 @@ def run_notebook(name: str, parameters: Mapping[str, str], output: Path | None =
     return output
 
 
+def write_report(output: Path | None = None) -> Path:
+    """Execute the report on the records there are and write it as a page of HTML, without its code.
+
+    Args:
+        output: the page, by default `runs/report.html`.
+    """
+    from nbconvert import HTMLExporter
+
+    executed = run_notebook("report", {})
+    page, _ = HTMLExporter(exclude_input=True, exclude_input_prompt=True, exclude_output_prompt=True).from_filename(
+        str(executed)
+    )
+    output = output or paths.runs_dir() / "report.html"
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_text(page, encoding="utf-8")
+    return output
+
+
 def refresh(name: str) -> Path:
     """Execute a notebook as it stands and put its outputs into the committed file, for those who maintain it."""
     import nbformat

@@ -11,7 +11,7 @@ from dhm.config import Config
 from dhm.zoo import network_of
 
 
-def multiply_adds(config: Config, image_size: int) -> int:
+def multiply_adds(config: Config, image_size: int | tuple[int, int]) -> int:
     """Multiply-adds of one image through all that a run trains, forward."""
     with torch.device("meta"):
         return sum(flops(network_of(config), image_size).values())

@@ -86,6 +86,15 @@ def _gain(row: Comparison, runs: pd.DataFrame, metric: str, which: str) -> Gain:
     )
 
 
+def words(judged: Sequence[Judged], experiment: str, network: str) -> dict[str, str]:
+    """The verdicts on an experiment by the label a network's comparison has in other tables."""
+    return {
+        label(network, row.comparison.first, row.comparison.second): row.verdict
+        for row in judged
+        if row.comparison.experiment == experiment
+    }
+
+
 def table(judged: Sequence[Judged]) -> pd.DataFrame:
     """Rows of the protocol as a table to read: errors, gain, interval, p, the paper's gain, verdict."""
     shown = gain_table([row.gain for row in judged], {row.gain.label: row.verdict for row in judged})

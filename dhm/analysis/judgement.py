@@ -1,0 +1,212 @@
+"""The claims judged: what the paper's own numbers carry, and what the run records say."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import pandas as pd
+
+from dhm.analysis import evidence, kept
+from dhm.analysis.claims import MORE_IS_BETTER, Claim, Finding, compared, networks, printed_errors
+from dhm.analysis.proofs import PROOFS
+from dhm.analysis.results import Samples, by_dataset, missed, samples
+from dhm.analysis.shelf import Shelf
+from dhm.analysis.statistics import Gain, Sample, holm, label, tost, verdict, welch
+from dhm.errors import InputError
+from dhm.paper import PAPER_SEEDS
+from dhm.runs import RunRecord
+
+
+@dataclass(frozen=True)
+class Ours:
+    """Our runs of a printed table on the paper's data, as far as there are any.
+
+    Attributes:
+        errors: in the form of the printed ones.
+        gains: of all claims on its rows by label, judged together.
+    """
+
+    errors: Samples
+    gains: Mapping[str, Gain]
+
+
+def judge(claims: Sequence[Claim], shelf: Shelf) -> list[Finding]:
+    """Every claim with what the paper's own numbers carry and what the records say."""
+    keys = dict.fromkeys((claim.tables[0], claim.metric) for claim in claims if claim.tables)
+    ours = {key: _ours(*key, claims, shelf.of_the_paper[key[0]]) for key in keys if key[0] in shelf.of_the_paper}
+    measured = {(row.comparison.experiment, row.comparison.first, row.comparison.second): row
+                for row in evidence.judge(shelf.measured)}  # fmt: skip
+    found = []
+    for claim in claims:
+        if claim.kind in PROOFS:
+            found.append(Finding(claim, "–", "–", *PROOFS[claim.kind]()))
+        elif claim.kind == "same":
+            found.append(_same(claim))
+        elif claim.kind == "measure":
+            found.append(Finding(claim, "no number", "–", *_measured(claim, shelf)))
+        else:
+            own = ours.get((claim.tables[0], claim.metric), Ours({}, {}))
+            elsewhere = [measured[name, claim.first, claim.second] for name in claim.elsewhere
+                         if (name, claim.first, claim.second) in measured]  # fmt: skip
+            found.append(_number(claim, own) if claim.kind == "number" else _comparison(claim, own, elsewhere))
+    return found
+
+
+def _ours(table: str, metric: str, claims: Sequence[Claim], runs: pd.DataFrame) -> Ours:
+    """Gains by Holm over the rows of the table that are claimed, run or not."""
+    errors = samples(by_dataset(runs) if table == "table3" else runs, metric)
+    errors = missed(errors) if metric in MORE_IS_BETTER else errors
+    rows = [(network, claim.first, claim.second) for claim in claims
+            if (claim.kind, claim.tables, claim.metric) == ("row", (table,), metric)
+            for network in networks(claim)]  # fmt: skip
+    gains = [
+        welch(label(network, first, second), errors[network, first], errors[network, second])
+        for network, first, second in rows
+        if {(network, first), (network, second)} <= errors.keys()
+    ]
+    return Ours(errors, {gain.label: gain for gain in holm(gains, planned=len(rows))})
+
+
+def _comparison(claim: Claim, ours: Ours, elsewhere: Sequence[evidence.Judged]) -> Finding:
+    """A claim on one or all rows: by our runs on the paper's data, else by the protocol's on other data."""
+    printed, carried = _printed(claim)
+    expected = _printed_gains(claim.tables[0], claim.metric, claim.first, claim.second)
+    runs = {
+        network: (gain, verdict(gain, expected[network].value, same_data=True, seeds=PAPER_SEEDS))
+        for network in networks(claim)
+        if (gain := ours.gains.get(label(network, claim.first, claim.second))) is not None
+    }
+    if runs:
+        return Finding(claim, printed, carried, _told([gain for gain, _ in runs.values()]), _summed(claim, runs))
+    judged = [row for row in elsewhere if row.verdict != "not run"]
+    if not judged:
+        return Finding(claim, printed, carried)
+    words = "; ".join(f"{row.verdict} ({row.comparison.experiment})" for row in judged)
+    return Finding(claim, printed, carried, _told([row.gain for row in judged]), words)
+
+
+@cache
+def _printed_gains(table: str, metric: str, first: str, second: str) -> dict[str, Gain]:
+    """Gains of one comparison in all networks of a printed table, Holm over them."""
+    errors = printed_errors(table, metric)
+    both = compared(errors, first, second)
+    return dict(zip(both, holm([welch(n, errors[n, first], errors[n, second]) for n in both]), strict=True))
+
+
+def _printed(claim: Claim) -> tuple[str, str]:
+    """The printed gains, and what they carry by themselves."""
+    gains = _printed_gains(claim.tables[0], claim.metric, claim.first, claim.second)
+    chosen = [gains[network] for network in networks(claim)]
+    printed = _range([gain.value for gain in chosen])
+    if claim.at_least is not None:
+        over = sum(round(gain.value, 6) > claim.at_least for gain in chosen)
+        return printed, f"over {claim.at_least:g} in {over} of {len(chosen)} as printed"
+    rises = sum(gain.value > 0 for gain in chosen)
+    if any(math.isnan(gain.p) for gain in chosen):
+        return printed, f"the sign in {rises} of {len(chosen)}, single runs" if len(chosen) > 1 else "one run"
+    sure = sum(gain.low > 0 for gain in chosen)
+    if len(chosen) > 1:
+        return printed, f"beyond chance in {sure} of {len(chosen)}, the sign in {rises}"
+    return printed, "beyond chance" if sure else "within chance"
+
+
+def _range(values: Sequence[float]) -> str:
+    low, high = min(values), max(values)
+    return f"{low:+.2f}" if len(values) == 1 else f"{low:+.2f} to {high:+.2f}"
+
+
+def _same(claim: Claim) -> Finding:
+    """Whether a number is the same in all tables that print it; no training decides it."""
+    values = {
+        table: printed_errors(table, claim.metric)[claim.networks[0], claim.second].mean for table in claim.tables
+    }
+    printed = ", ".join(f"{value:.3f} ({table})" for table, value in values.items())
+    agree = len(set(values.values())) == 1
+    return Finding(claim, printed, "agrees" if agree else "differs", "–", "holds" if agree else "does not hold")
+
+
+def _number(claim: Claim, ours: Ours) -> Finding:
+    """Whether our runs on the paper's data come to the printed error, both with the spread of their runs."""
+    key = claim.networks[0], claim.second
+    printed, found = printed_errors(claim.tables[0], claim.metric)[key], ours.errors.get(key, Sample.of([]))
+    same = tost(found, printed)
+    if same is None:
+        return Finding(claim, str(printed), "–", str(found), "one run" if found.n else "not run")
+    word = same.word() if found.n >= PAPER_SEEDS else f"incomplete ({found.n} of {PAPER_SEEDS} seeds)"
+    return Finding(claim, str(printed), "–", str(found), word)
+
+
+def _told(gains: Sequence[Gain]) -> str:
+    """Gains with their intervals; of many the range."""
+    if len(gains) > 3:
+        return _range([gain.value for gain in gains])
+    return "; ".join(
+        f"{gain.value:+.2f}" + (f" [{gain.low:+.2f}, {gain.high:+.2f}]" if math.isfinite(gain.low) else "")
+        for gain in gains
+    )
+
+
+def _summed(claim: Claim, runs: Mapping[str, tuple[Gain, str]]) -> str:
+    """One word for a claim on several rows: all must be reproduced, and one contradiction is enough against it."""
+    words = [word for _, word in runs.values()] + ["not run"] * (len(networks(claim)) - len(runs))
+    if len(words) == 1:
+        return words[0]
+    if len(set(words)) == 1:
+        return f"{words[0]} (all {len(words)})"
+    counts = ", ".join(f"{words.count(word)} {word}" for word in dict.fromkeys(words))
+    return f"{'contradicted' if 'contradicted' in words else 'inconclusive'}: {counts}"
+
+
+def _measured(claim: Claim, shelf: Shelf) -> tuple[str, str]:
+    """Difference of a measured quantity, in the paper's runs and in the protocol's; no verdict is planned on it."""
+    told, words = [], []
+    for name, records in _groups(claim, shelf).items():
+        values = measures(records, claim.metric)
+        first, second = (Sample.of(values.get(method, [])) for method in (claim.first, claim.second))
+        if not (first.n and second.n):
+            continue
+        gain = welch(name, first, second)
+        digits = 2 if claim.metric == "train_accuracy" else 3
+        interval = f" [{gain.low:+.{digits}f}, {gain.high:+.{digits}f}]" if math.isfinite(gain.low) else " (one run)"
+        told.append(f"{gain.value:+.{digits}f}{interval}")
+        words.append(f"{'agrees' if gain.low > 0 else 'disagrees' if gain.high < 0 else 'open'} ({name})")
+    return ("; ".join(told), "no verdict planned: " + "; ".join(words)) if told else ("–", "not run")
+
+
+def _groups(claim: Claim, shelf: Shelf) -> dict[str, list[RunRecord]]:
+    """Records that bear on a claim by the network of its table they trained, or their experiment of the protocol."""
+    groups: dict[str, list[RunRecord]] = {}
+    for table in claim.tables:
+        folders = shelf.of_the_paper[table]["folder"] if table in shelf.of_the_paper else []
+        for record in map(RunRecord.read, folders):
+            if not claim.networks or record.config.network in claim.networks:
+                groups.setdefault(record.config.network, []).append(record)
+    for record in shelf.records:
+        if record.config.experiment in claim.elsewhere:
+            groups.setdefault(record.config.experiment, []).append(record)
+    return groups
+
+
+def measures(records: Sequence[RunRecord], metric: str) -> dict[str, list[float]]:
+    """method -> a quantity of each of its runs: B0's training accuracy in the last epoch in percent, the mean cosine of
+    the classifiers' cross-entropy gradients over shared stages and pairs, or CKA of B0's and B2's descriptors.
+
+    Raises:
+        InputError: another quantity.
+    """
+    if metric == "train_accuracy":
+        found: dict[str, list[float]] = {}
+        for record in records:
+            found.setdefault(record.config.method, []).append(100 * record.metrics[-1]["train"]["accuracy/B0"])
+        return found
+    if metric == "gradient_cosine":
+        table, column, key = kept.gradients(records), "cosine", ("loss", "cross-entropy")
+    elif metric == "cka":
+        table, column, key = kept.likenesses(records), "observed", ("statistic", "CKA")
+    else:
+        raise InputError(f"a measure must be train_accuracy, gradient_cosine or cka, not {metric!r}")
+    if table.empty:
+        return {}
+    means = table[table[key[0]] == key[1]].groupby(["method", "seed"])[column].mean()
+    return {str(method): list(values) for method, values in means.groupby("method")}

@@ -1,0 +1,45 @@
+"""What it would cost to decide a claim on the reader's machine."""
+
+import json
+from collections.abc import Iterable
+from functools import cache
+
+from dhm.analysis.claims import Claim, networks
+from dhm.analysis.cost import multiply_adds
+from dhm.analysis.shelf import TABLES
+from dhm.analysis.variants import variant
+from dhm.config import Config
+from dhm.paper import PAPER_SEEDS
+from dhm.recipes import TABLE3_SETS
+
+TRAINING_IMAGES = {"cifar100": 50_000, "imagenet": 1_281_167, "market1501": 12_936, "dukemtmc-reid": 16_522}
+
+
+def runs_of(claim: Claim) -> list[Config]:
+    """The runs by the paper's recipe that decide a claim, five seeds of both sides; none if no training does."""
+    if not claim.tables or claim.kind == "same":
+        return []
+    table, wanted = claim.tables[0], {name.partition(" at ")[0] for name in (claim.first, claim.second)}
+    chosen = set(networks(claim) if claim.kind == "row" or claim.kind == "every" else claim.networks)
+    return [
+        config
+        for config in TABLES[table]("paper", seeds=range(PAPER_SEEDS))
+        if variant(config.to_dict()) in wanted and {config.network, f"{config.network} on {config.dataset}"} & chosen
+    ]
+
+
+def hours(configs: Iterable[Config], seconds_per_multiply_add: float) -> float:
+    """Hours of training of some runs, their time taken to grow with multiply-adds (see `cost.scaled`)."""
+    work = sum(
+        _of_an_image(json.dumps(config.replace(seed=0).to_dict())) * TRAINING_IMAGES[config.dataset] * config.epochs
+        for config in configs
+    )
+    return seconds_per_multiply_add * work / 3600
+
+
+@cache
+def _of_an_image(settings: str) -> int:
+    """Forward multiply-adds of all that a run trains; its settings as JSON, by which they are kept."""
+    config = Config.from_dict(json.loads(settings))
+    size = config.image_size or 32
+    return multiply_adds(config, (size, size // 2) if config.dataset in TABLE3_SETS else size)

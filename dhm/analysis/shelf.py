@@ -1,0 +1,89 @@
+"""All run records there are, sorted by what they can say about the paper."""
+
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import pandas as pd
+
+from dhm import paths, recipes
+from dhm.analysis import evidence
+from dhm.config import Config
+from dhm.runs import RunRecord, find, load_runs
+
+TABLES: Mapping[str, Callable[..., list[Config]]] = {
+    "table1": recipes.table1, "table2": recipes.table2, "table3": recipes.table3, "table4": recipes.table4,
+    "table5": recipes.table5, "directions": recipes.directions,
+}  # fmt: skip
+"""What the paper trained for each of its tables: preset -> runs."""
+
+
+@dataclass(frozen=True)
+class Shelf:
+    """Finished runs, sorted.
+
+    Attributes:
+        of_the_paper: table -> its runs by the paper's or the released recipe on the paper's data.
+        measured: runs of the protocol in data/records (`analysis.evidence`).
+        records: those of `measured`, for what is kept beside the figures.
+        others: finished runs that speak of no claim, e.g. quick ones; unfinished ones.
+        broken: sentences on what could not be read.
+    """
+
+    of_the_paper: Mapping[str, pd.DataFrame]
+    measured: pd.DataFrame
+    records: Sequence[RunRecord]
+    others: Sequence[str]
+    broken: Sequence[str]
+
+
+def gather(folders: Iterable[str | Path]) -> Shelf:
+    """Read and sort every record below the folders; what cannot be read is named and passed over."""
+    asked = {table: asked_for(table) for table in TABLES}
+    planned = {row.experiment for row in evidence.comparisons()}
+    papers: dict[str, list[Path]] = {table: [] for table in TABLES}
+    measured: list[RunRecord] = []
+    others: list[str] = []
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        for record in find(*folders):
+            try:
+                finished = record.result is not None
+            except ValueError as error:
+                warnings.warn(f"run record passed over: {record.folder.name}/result.json: {error}", stacklevel=1)
+                continue
+            name = f"{record.config.experiment}/{record.folder.name}"
+            tables = [table for table, known in asked.items() if identity(record.config) in known]
+            if not finished:
+                others.append(f"{name} (not finished)")
+            elif record.config.experiment in planned and record.folder.is_relative_to(paths.records_dir()):
+                measured.append(record)
+            elif tables:
+                for table in tables:
+                    papers[table].append(record.folder)
+            else:
+                others.append(name)
+        frames = {table: load_runs(*found) for table, found in papers.items() if found}
+        protocol = load_runs(*(record.folder for record in measured)) if measured else pd.DataFrame()
+    broken = [_public(str(warning.message)) for warning in told if "passed over" in str(warning.message)]
+    return Shelf(frames, protocol, measured, others, sorted(set(broken)))
+
+
+@cache
+def asked_for(table: str) -> frozenset[str]:
+    """Identities of a table's runs by the paper's recipe and by the released program's."""
+    return frozenset(identity(config) for preset in ("paper", "released") for config in TABLES[table](preset))
+
+
+def identity(config: Config) -> str:
+    """A run's digest whatever its seed, its arithmetic and the place of its data set on a disk."""
+    return config.replace(seed=0, precision=Config.precision, dataset=Path(config.dataset).name).digest
+
+
+def _public(sentence: str) -> str:
+    """A sentence without the folders of this machine."""
+    for folder in (paths.root(), paths.runs_dir()):
+        sentence = sentence.replace(f"{folder}/", "")
+    return sentence

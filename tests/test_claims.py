@@ -1,0 +1,236 @@
+"""The claims file, its judgements against hand-made records, and a page that opens whatever lies in the folders."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import small_config
+from scipy import stats
+
+import dhm
+from dhm import __main__ as cli
+from dhm import notebook, paper, paths, recipes
+from dhm.analysis import claims, judgement, price, report, shelf
+from dhm.analysis.results import published
+from dhm.config import Config
+
+CLAIMS = claims.read()
+NOTHING = shelf.Shelf({}, dhm.load_runs(paths.root() / "tests"), [], [], [])
+
+
+@pytest.fixture(autouse=True)
+def no_proofs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Proofs have a test of their own; they take seconds."""
+    for kind in list(claims.PROOFS):
+        monkeypatch.setitem(claims.PROOFS, kind, lambda: ("", "holds"))  # type: ignore[attr-defined]
+
+
+def write_run(folder: Path, config: Config, error: float) -> Path:
+    """A finished record with this top-1 error, written as a training leaves it."""
+    record = dhm.RunRecord.of(config, folder)
+    record.create()
+    heads = {"B0": {"top1_error": error, "top5_error": error / 3, "nll": 1.0, "ece": 0.1}}
+    line = {"epoch": config.epochs - 1, "lr": 0.1, "train": {"loss": 1.0, "accuracy/B0": 0.9}, "test": heads,
+            "seconds": {"train": 1.0, "test": 1.0}, "unreadable": 0}  # fmt: skip
+    record.write_metrics([line])
+    place = {"epoch": config.epochs - 1, "heads": heads}
+    record.write_json("result.json", {"last": place, "best": place, "seconds": 1.0})
+    return record.folder
+
+
+def table1_runs(folder: Path, errors: dict[str, list[float]], preset: str = "paper") -> None:
+    for config in recipes.table1(preset, ["resnet32"], tuple(errors), seeds=range(5)):
+        if config.seed < len(errors[config.method]):
+            write_run(folder, config, errors[config.method][config.seed])
+
+
+def finding(findings: list[claims.Finding], name: str) -> claims.Finding:
+    return next(found for found in findings if found.claim.id == name)
+
+
+def test_every_claim_is_well_formed() -> None:
+    """Ids differ, tables and networks exist, notebooks are there, and every printed row of Tables 1-3 is claimed."""
+    assert len({claim.id for claim in CLAIMS}) == len(CLAIMS)
+    for claim in CLAIMS:
+        assert claim.notebook in notebook.list_notebooks(), claim
+        assert claim.place.startswith(("Section ", "Appendix ", "Table ")), claim
+        if claim.kind in ("row", "every"):
+            assert claims.networks(claim), claim
+        if claim.kind == "row":
+            assert len(claims.networks(claim)) == 1
+    for table, metrics in (
+        ("table1", ["top1_error"]),
+        ("table2", ["top1_error", "top5_error"]),
+        ("table3", ["mAP", "rank1"]),
+    ):
+        for metric in metrics:
+            networks = {number.network for number in paper.table(table) if number.metric == metric}
+            rows = [
+                c
+                for c in CLAIMS
+                if (c.kind, c.tables, c.metric) == ("row", (table,), metric) and c.place.startswith("Table")
+            ]
+            assert sorted(claims.networks(c)[0] for c in rows) == sorted(n for n in networks for _ in range(3))
+
+
+def test_a_wrong_kind_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "paper").mkdir()
+    text = paths.embedded("paper/claims.csv").read_text().replace(",every,", ",evry,", 1)
+    (tmp_path / "paper" / "claims.csv").write_text(text)
+    monkeypatch.setattr(paths, "embedded", lambda name: tmp_path / name)
+    with pytest.raises(dhm.InputError, match=r"kind must be one of .* not 'evry'"):
+        claims.read()
+
+
+def test_without_records_everything_that_needs_training_is_not_run() -> None:
+    for found in judgement.judge(CLAIMS, NOTHING):
+        decided = found.claim.kind in ("same", *claims.PROOFS)
+        assert (found.verdict == "not run") != decided, found
+    assert "all" in report.summary(judgement.judge(CLAIMS, NOTHING)).index
+
+
+def test_what_the_papers_numbers_carry() -> None:
+    findings = judgement.judge(CLAIMS, NOTHING)
+    assert finding(findings, "title-dsl").carried == "beyond chance in 1 of 7, the sign in 7"
+    assert finding(findings, "title-dhm").carried == "beyond chance in 7 of 7, the sign in 7"
+    assert finding(findings, "reid-six").carried == "over 6 in 1 of 2 as printed"
+    assert finding(findings, "imagenet-one-point").carried == "over 1 in 2 of 2 as printed"
+    same = finding(findings, "resnet18-number")
+    assert same.verdict == "does not hold"
+    assert "28.714 (table2)" in same.printed
+    assert "28.814 (table4)" in same.printed
+
+
+def test_runs_by_the_papers_recipe_are_judged(tmp_path: Path) -> None:
+    """Against scipy by hand: three of 21 planned rows, so the smallest p counts 21 times, and so on."""
+    rng = np.random.default_rng(0)
+    errors = {"baseline": list(rng.normal(30.3, 0.2, 5)), "dsl": list(rng.normal(30.2, 0.25, 5)),
+              "dhm": [27.25, 27.6, 27.4, 27.5, 27.3]}  # fmt: skip
+    table1_runs(tmp_path, errors)
+    found = shelf.gather([tmp_path])
+    assert len(found.of_the_paper["table1"]) == 15
+    findings = judgement.judge(CLAIMS, found)
+    best = finding(findings, "table1-resnet32-top1-dhm-baseline")
+    assert best.verdict == "reproduced"
+    pairs = {("baseline", "dhm"), ("dsl", "dhm"), ("baseline", "dsl")}
+    p = {pair: stats.ttest_ind(errors[pair[0]], errors[pair[1]], equal_var=False).pvalue for pair in pairs}
+    rank = sorted(p, key=p.get).index(("baseline", "dhm"))
+    a, b = np.array(errors["baseline"]), np.array(errors["dhm"])
+    interval = stats.ttest_ind(a, b, equal_var=False).confidence_interval(1 - 0.05 / (21 - rank))
+    assert best.ours == f"{a.mean() - b.mean():+.2f} [{interval.low:+.2f}, {interval.high:+.2f}]"
+    assert finding(findings, "table1-resnet32-top1-dsl-baseline").verdict == "inconclusive"
+    assert finding(findings, "title-dhm").verdict == "inconclusive: 1 reproduced, 6 not run"
+    same = finding(findings, "table1-resnet32-dhm-error")
+    assert same.verdict == "the same within 0.5"
+    assert same.ours.endswith("(n=5)")
+
+
+def test_a_gain_below_half_of_the_papers_contradicts(tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    table1_runs(
+        tmp_path, {"baseline": list(rng.normal(30.3, 0.1, 5)), "dhm": list(rng.normal(30.2, 0.1, 5))}, "released"
+    )
+    findings = judgement.judge(CLAIMS, shelf.gather([tmp_path]))
+    assert finding(findings, "table1-resnet32-top1-dhm-baseline").verdict == "contradicted"
+    assert finding(findings, "dhm-baseline").verdict == "contradicted: 1 contradicted, 6 not run"
+    assert finding(findings, "table1-resnet32-dhm-error").verdict == "different"
+
+
+def test_few_seeds_decide_nothing(tmp_path: Path) -> None:
+    table1_runs(tmp_path, {"baseline": [30.3, 30.1], "dhm": [27.4, 27.6]})
+    findings = judgement.judge(CLAIMS, shelf.gather([tmp_path]))
+    assert finding(findings, "table1-resnet32-top1-dhm-baseline").verdict == "incomplete (2 of 5 seeds)"
+
+
+def test_arithmetic_seed_and_place_of_the_data_leave_a_run_the_papers(tmp_path: Path) -> None:
+    config = recipes.table2("paper", ["resnet18"], ["baseline"])[0]
+    for other in (
+        config.replace(precision="16-mixed"),
+        config.replace(seed=7),
+        config.replace(dataset="/data/imagenet"),
+    ):
+        assert shelf.identity(other) in shelf.asked_for("table2")
+    for other in (config.replace(epochs=89), config.replace(dataset="imagenette"), config.replace(lr=0.2)):
+        assert shelf.identity(other) not in shelf.asked_for("table2")
+
+
+def test_foreign_old_and_broken_records_are_named_and_passed_over(tmp_path: Path) -> None:
+    table1_runs(tmp_path, {"baseline": [30.3], "dhm": [27.4]})
+    write_run(tmp_path, small_config(experiment="mine"), 20.0)
+    dhm.RunRecord.of(small_config(experiment="mine", seed=1), tmp_path).create()  # unfinished
+    later = tmp_path / "later" / "run"
+    later.mkdir(parents=True)
+    (later / "config.json").write_text(json.dumps({"arch": "resnet32", "a_setting_of_tomorrow": 1}))
+    torn = write_run(tmp_path, small_config(experiment="torn"), 20.0)
+    (torn / "result.json").write_text('{"last": ')
+    found = shelf.gather([tmp_path])
+    assert len(found.of_the_paper["table1"]) == 2
+    assert sorted(name.partition("/")[0] for name in found.others) == ["mine", "mine"]
+    assert any("not finished" in name for name in found.others)
+    assert any("a_setting_of_tomorrow" in sentence for sentence in found.broken)
+    assert any("torn" in sentence or torn.name in sentence for sentence in found.broken)
+    findings = judgement.judge(CLAIMS, found)
+    assert finding(findings, "table1-resnet32-top1-dhm-baseline").verdict == "agrees in sign (one run)"
+
+
+def test_price_counts_the_runs_a_claim_needs() -> None:
+    row = next(claim for claim in CLAIMS if claim.id == "table1-resnet32-top1-dhm-baseline")
+    runs = price.runs_of(row)
+    assert len(runs) == 10
+    assert {run.method for run in runs} == {"baseline", "dhm"}
+    assert {run.network for run in runs} == {"resnet32"}
+    base = [run for run in runs if run.method == "baseline"]
+    work = dhm.create_model("resnet32", branches="none")
+    from dhm.analysis.architecture import flops
+
+    expected = 5 * 1e-9 * flops(work, 32)["B0"] * 50_000 * 164 / 3600
+    assert price.hours(base, 1e-9) == pytest.approx(expected)
+    same = next(claim for claim in CLAIMS if claim.kind == "same")
+    assert report.price(same, 1e-9) == "seconds"
+
+
+def test_powers_of_table_1() -> None:
+    """DenseNet-40's DHM over DSL: pooled deviation of the printed ones, noncentral t by hand."""
+    table = report.powers()
+    source = published("table1")
+    a, b = source["wrn16_8", "baseline"], source["wrn16_8", "dsl"]
+    std = math.sqrt((a.std**2 + b.std**2) / 2)
+    shift = (a.mean - b.mean) / std * math.sqrt(5 / 2)
+    edge = stats.t.ppf(1 - 0.05 / 21 / 2, 8)
+    chance = stats.nct.sf(edge, 8, shift) + stats.nct.cdf(-edge, 8, shift)
+    assert table.loc["wrn16_8: DSL over baseline", "chance that 5 seeds show it"] == f"{chance:.0%}"
+
+
+def test_page_colours_verdicts() -> None:
+    findings = judgement.judge([claim for claim in CLAIMS if claim.kind == "same"], NOTHING)
+    html = report.page(findings, 1e-11).to_html()
+    assert "28.714" in html
+    assert report.WORDS["does not hold"] in html
+
+
+@pytest.mark.parametrize(
+    ("verdict", "word"),
+    [("reproduced (all 7)", "reproduced"), ("contradicted: 1 contradicted, 6 not run", "contradicted"),
+     ("not supported elsewhere (c2)", "not supported elsewhere"), ("incomplete (2 of 5 seeds)", "open"),
+     ("the same within 0.5", "the same"), ("agrees in sign (one run)", "open"), ("not run", "not run")],
+)  # fmt: skip
+def test_outcomes(verdict: str, word: str) -> None:
+    assert report.outcome(verdict) == word
+
+
+def test_report_writes_a_page_without_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a notebook in the place of the report, since that one has its own run under nbval."""
+    import nbformat
+
+    book = nbformat.v4.new_notebook(
+        cells=[nbformat.v4.new_code_cell("answer = 6 * 7\nprint('the answer is', answer)",
+               outputs=[nbformat.v4.new_output("stream", text="the answer is 42\n")], execution_count=1)]
+    )  # fmt: skip
+    nbformat.write(book, tmp_path / "report.ipynb")
+    monkeypatch.setattr(notebook, "run_notebook", lambda name, _: tmp_path / f"{name}.ipynb")
+    assert cli.main(["report", "-o", str(tmp_path / "deep" / "page.html")]) == 0
+    html = (tmp_path / "deep" / "page.html").read_text()
+    assert "the answer is 42" in html
+    assert "6 * 7" not in html
