@@ -16,6 +16,7 @@ from dhm import __main__ as cli
 from dhm import paths
 from dhm.analysis import correlation, evidence, kept
 from dhm.analysis.gradients import consistency, held_out
+from dhm.analysis.variants import spoken
 from dhm.data import load_test
 from dhm.runs import RunRecord, find
 
@@ -119,7 +120,9 @@ def test_committed_record(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert record.folder.name == record.config.name
     assert record.result is not None
     assert len(record.metrics) == record.config.epochs
-    assert record.predictions().summary() == pytest.approx(record.result["last"]["heads"])
+    for which in ("last", "best"):
+        for head, figures in record.predictions(which).summary().items():
+            assert figures == pytest.approx(record.result[which]["heads"][head], rel=1e-5)
     assert not list(folder.glob("*.pt"))
     asked = []
     monkeypatch.setattr(cli, "fit_all", lambda configs, **_: asked.extend(configs) or [])
@@ -132,6 +135,22 @@ def test_committed_records_are_of_the_protocol() -> None:
     assert {record.config.experiment for record in find(paths.records_dir())} <= planned
     size = sum(file.stat().st_size for folder in RECORDS for file in folder.iterdir())
     assert size < 20e6
+
+
+def test_readme_tells_what_was_measured() -> None:
+    """Gain and verdict of every row of the protocol that has runs, as the statistics say them."""
+    section = (paths.root() / "README.md").read_text().partition("## What we measured")[2].partition("\n## ")[0]
+    for row in evidence.judge(dhm.load_runs(paths.records_dir())):
+        if row.verdict != "not run":
+            first, second = (spoken(name) for name in (row.comparison.first, row.comparison.second))
+            line = next(
+                x
+                for x in section.splitlines()
+                if x.startswith(f"| {row.comparison.experiment}, {second} over {first} ")
+            )
+            assert f" {row.gain.value:+.2f} " in line
+            assert row.gain.low < -1e9 or f"[{row.gain.low:+.2f}, {row.gain.high:+.2f}]" in line
+            assert row.verdict in line
 
 
 @pytest.mark.skipif(not RECORDS, reason="no run is committed yet")
