@@ -2,7 +2,8 @@
 
 import os
 import pickle
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +15,21 @@ from dhm.errors import InputError
 
 def write(path: Path, content: bytes) -> None:
     """Write a file so that a reader sees the old content or the new, never half of it."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    with open(partial, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
+    with _whole(path) as partial:
+        partial.write_bytes(content)
 
 
 def save(path: Path, content: Mapping[str, Any]) -> None:
     """Save tensors and plain values; a reader sees the old file or the new, never half of it."""
+    with _whole(path) as partial:
+        torch.save(dict(content), partial)
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[Path]:
+    """A file to write beside `path`, which takes its place when all of it is on the disk."""
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    torch.save(dict(content), partial)
+    yield partial
     with open(partial, "rb") as file:
         os.fsync(file.fileno())
     os.replace(partial, path)

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 import dhm
 from dhm import BranchSpec
-from dhm.plots import correlation, eq11, gradients, network
+from dhm.plots import correlation, eq11, gradients, heads, network
 
 
 def texts(fig: Figure) -> dict[str, list]:
@@ -115,3 +115,28 @@ def test_correlation_maps_and_nulls() -> None:
         for layer, method in itertools.product(maps, ("dsl", "dhm"))
     ]  # fmt: skip
     assert "root mean square" in assert_readable(correlation.nulls(pd.DataFrame(rows)))
+
+
+def test_bands_reach_from_the_lowest_to_the_highest_run() -> None:
+    """Mean line and band of two made-up runs, for every head in training and on the test images."""
+
+    def run(shift: float) -> list[dict]:
+        return [
+            {"train": {"accuracy/B0": 0.4 + 0.1 * epoch + shift, "accuracy/B1": 0.3 + shift},
+             "test": {"B0": {"top1_error": 60 - 10 * epoch - 100 * shift}, "B1": {"top1_error": 70 - 100 * shift}}}
+            for epoch in range(3)
+        ]  # fmt: skip
+
+    runs = [run(0.0), run(0.1)]
+    figure = heads.by_head({"made up": {"dhm": runs}})
+    (ax,) = figure.axes
+    lines = {(line.get_color(), line.get_linestyle()): line.get_ydata() for line in ax.lines}
+    np.testing.assert_allclose(lines[heads.HEADS["B0"], "-"], [45, 55, 65])
+    np.testing.assert_allclose(lines[heads.HEADS["B0"], "--"], [45, 55, 65])
+    np.testing.assert_allclose(lines[heads.HEADS["B1"], "--"], [35, 35, 35])
+    band = ax.collections[0].get_paths()[0].vertices[:, 1]
+    assert (band.min(), band.max()) == pytest.approx((40, 70))
+    assert "2 runs" in ax.get_title()
+    priced = heads.against_cost({"made up": {"dhm": (2e15, runs)}}).axes[0].lines[0]
+    np.testing.assert_allclose(priced.get_xdata(), [2, 4, 6])
+    np.testing.assert_allclose(priced.get_ydata(), [55, 45, 35])

@@ -1,11 +1,18 @@
 """The paper's numbers as they stand in data/paper, read a second time out of its text."""
 
+import os
 import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
 
 import pytest
 from conftest import SHARED
 
-from dhm import paper
+from dhm import paper, paths
+from dhm.analysis import claims
 
 METHODS = {"baseline": "baseline", "DSL": "dsl", "DHM": "dhm"}
 
@@ -135,3 +142,25 @@ def test_every_number_has_its_place(name: str) -> None:
     for number in paper.table(name):
         assert number.source.startswith(("Table ", "Section ", "Appendix ")), number
         assert number.printed in number.source
+
+
+def test_numbers_are_found_from_an_ordinary_install(tmp_path: Path) -> None:
+    """Laid out as the wheel's build file says, away from the clone, the package reads every table and the claims."""
+    build = tomllib.loads((paths.root() / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
+    for package in build["packages"]:
+        shutil.copytree(paths.root() / package, tmp_path / package)
+    for source, target in build["force-include"].items():
+        copy = shutil.copytree if (paths.root() / source).is_dir() else shutil.copyfile
+        (tmp_path / target).parent.mkdir(parents=True, exist_ok=True)
+        copy(paths.root() / source, tmp_path / target)
+    tables = sorted(file.stem for file in (paths.root() / "data" / "paper").glob("*.csv"))
+    code = (
+        "import dhm; from dhm import paper, paths; from dhm.analysis import claims\n"
+        f"assert dhm.__file__.startswith({str(tmp_path)!r})\n"
+        f"print([len(paths.embedded(f'paper/{{t}}.csv').read_text()) > 100 for t in {tables}], "
+        "len(paper.table('table1')), len(claims.read()))"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    told = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert told.returncode == 0, told.stderr
+    assert told.stdout.split() == f"{[True] * len(tables)} 21 {len(claims.read())}".split()
