@@ -12,7 +12,7 @@ from scipy import stats
 import dhm
 from dhm import __main__ as cli
 from dhm import notebook, paper, paths, recipes
-from dhm.analysis import claims, judgement, price, report, shelf
+from dhm.analysis import claims, deciding, judgement, report, shelf
 from dhm.analysis.results import published
 from dhm.config import Config
 
@@ -177,7 +177,7 @@ def test_foreign_old_and_broken_records_are_named_and_passed_over(tmp_path: Path
 
 def test_price_counts_the_runs_a_claim_needs() -> None:
     row = next(claim for claim in CLAIMS if claim.id == "table1-resnet32-top1-dhm-baseline")
-    runs = price.runs_of(row)
+    runs = deciding.runs_of(row)
     assert len(runs) == 10
     assert {run.method for run in runs} == {"baseline", "dhm"}
     assert {run.network for run in runs} == {"resnet32"}
@@ -186,7 +186,7 @@ def test_price_counts_the_runs_a_claim_needs() -> None:
     from dhm.analysis.architecture import flops
 
     expected = 5 * 1e-9 * flops(work, 32)["B0"] * 50_000 * 164 / 3600
-    assert price.hours(base, 1e-9) == pytest.approx(expected)
+    assert deciding.hours(base, 1e-9) == pytest.approx(expected)
     same = next(claim for claim in CLAIMS if claim.kind == "same")
     assert report.price(same, 1e-9) == "seconds"
 

@@ -6,7 +6,7 @@ import pandas as pd
 from pandas.io.formats.style import Styler
 
 from dhm.analysis.claims import Claim, Finding
-from dhm.analysis.price import hours, runs_of
+from dhm.analysis.deciding import hours, runs_of
 from dhm.analysis.proofs import PROOFS
 from dhm.analysis.results import published
 from dhm.analysis.statistics import COMPARISONS, LEVEL, label, power, seeds_needed

@@ -45,11 +45,12 @@ def published(table: str, metric: str = "top1_error") -> Samples:
 
 
 def committed(family: str) -> dict[str, pd.DataFrame]:
-    """The full runs in data/records of a family's networks, by a title that names experiment and data set."""
+    """The full runs in data/records that trained a family's networks to classify, by a title that names experiment and
+    data set."""
     runs = load_runs(paths.records_dir())
-    if runs.empty:
+    if "last/B0/top1_error" not in runs:
         return {}
-    runs = runs[[family_of(arch) == family for arch in runs["arch"]]]
+    runs = runs[runs["last/B0/top1_error"].notna() & [family_of(arch) == family for arch in runs["arch"]]]
     return {
         f"full runs, {experiment}, {rows['dataset'].iloc[0]}": rows for experiment, rows in runs.groupby("experiment")
     }

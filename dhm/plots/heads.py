@@ -37,9 +37,12 @@ def by_head(panels: Mapping[str, Mapping[str, Sequence[Epochs]]]) -> Figure:
                     _band(ax, [_test(lines, head) for lines in runs.get(method, [])], colour, "--")
             count = len(runs.get(method, []))
             ax.set_title(f"{title}\n{NAMES[method]}, {count} run{'' if count == 1 else 's'}", fontsize=9)
-            ax.set(xlabel="epoch", ylim=(0, 100))
+            ax.set_xlabel("epoch")
             ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         row[0].set_ylabel("top-1 accuracy (%)")
+        highest = max(ax.get_ylim()[1] for ax in row)
+        for ax in row:
+            ax.set_ylim(0, highest)
     shown = {head for runs in panels.values() for all_runs in runs.values() for r in all_runs for head in r[-1]["test"]}
     lines = [Line2D([], [], color=colour, label=head) for head, colour in HEADS.items() if head in shown]
     lines += [
