@@ -1,7 +1,7 @@
 """The training loop: `fit(config)` -> run record. The only place where networks are trained."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -74,10 +74,11 @@ def _tensorboard(record: RunRecord) -> Logger:
 
 def _train(trainer: Trainer, record: RunRecord, progress: bool, checkpoint_every: float) -> None:
     config, fabric, train = trainer.config, trainer.fabric, trainer.data.train
-    at = _resume(trainer, record)
+    seen = trainer.data.summary()
+    at = _resume(trainer, record, seen)
     environment = {
         **describe(fabric.device), "devices": fabric.world_size, "accumulate": trainer.accumulate,
-        "data": trainer.data.summary(), "from": [at.epoch, at.step],
+        "data": seen, "from": [at.epoch, at.step],
     }  # fmt: skip
     record.write_json("env.json", [*record.environment, environment])
     steps = train.steps(config.batch_size)
@@ -131,7 +132,7 @@ def _train(trainer: Trainer, record: RunRecord, progress: bool, checkpoint_every
             "parameters": {
                 owner: sum(p.numel() for p in group) for owner, group in trainer.net.parameter_groups().items()
             },
-            "data": trainer.data.summary(),
+            "data": seen,
             "unreadable": at.unreadable,
         },
     )
@@ -169,12 +170,16 @@ def _unreadable(trainer: Trainer) -> list[str]:
     return sorted(set().union(*found))
 
 
-def _resume(trainer: Trainer, record: RunRecord) -> Position:
-    """Bring network and optimizer to the record's checkpoint, if there is one; where to go on from."""
+def _resume(trainer: Trainer, record: RunRecord, seen: Mapping[str, Any]) -> Position:
+    """Bring network and optimizer to the record's checkpoint, if there is one; where to go on from.
+
+    Args:
+        seen: summary of the data set, which must be what the run began with.
+    """
     file = record.folder / "last.pt"
     if not file.is_file():
         return Position()
-    if record.environment and record.environment[-1]["data"] != trainer.data.summary():
+    if record.environment and record.environment[-1]["data"] != seen:
         raise InputError(
             f"{record.folder} was trained on other images than {trainer.config.dataset} holds now; "
             "restore the data set or remove that folder"
