@@ -137,12 +137,14 @@ def appendix_d(
 
 
 def appendix_e(
-    preset: str = "", ratios: Sequence[float] = (0.0, 0.2, 0.5), methods: Sequence[str] = ("baseline", "dhm"),
-    seeds: Sequence[int] = (), arch: str = "", **changes: Any,
+    preset: str = "", ratios: Sequence[float] = (0.0, 0.2, 0.5), exclude_truth: bool = False,
+    methods: Sequence[str] = ("baseline", "dhm"), seeds: Sequence[int] = (), arch: str = "", **changes: Any,
 ) -> list[Config]:  # fmt: skip
-    """The runs of appendix E: training labels redrawn in each ratio; those of ratio 0 are runs of Table 1."""
+    """The runs of appendix E: training labels redrawn in each ratio, over all classes or past the true one; those of
+    ratio 0 are runs of Table 1."""
     arch = arch or _member(preset, "wrn", "wrn28_10")
-    variants = [{"method": method, "label_noise": ratio} for ratio in ratios for method in methods]
+    labels = [{"label_noise": ratio, "label_noise_excludes_truth": exclude_truth and ratio > 0} for ratio in ratios]
+    variants = [{"method": method, **noise} for noise in labels for method in methods]
     return _beside_table1("appendix_e", preset, arch, variants, seeds, changes)
 
 

@@ -1,10 +1,13 @@
 """Two treatments crossed: whether one gains as much with the other as without it."""
 
 import math
+import re
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from scipy import stats
 
+from dhm.analysis.results import Samples
 from dhm.analysis.statistics import LEVEL, Sample
 
 
@@ -62,3 +65,26 @@ def interaction(
     half = float(stats.t.ppf((1 + confidence) / 2, freedom)) * error
     p = 2 * float(stats.t.sf(abs(value) / error, freedom))
     return Interaction(label, *gains, value - half, value + half, p, confidence)
+
+
+def without_dropout(network: str) -> str:
+    """The name of the same network without dropout."""
+    return re.sub(r"_dropout[\d.]+", "", network)
+
+
+def crossed(
+    source: Samples, without: Callable[[str], str], first: str = "baseline", second: str = "dhm"
+) -> list[Interaction]:
+    """The interaction of a gain with what distinguishes a network's row from another's, where all four cells are there.
+
+    Args:
+        without: from a row's network to that of the row without the second treatment; the same where it has none.
+    """
+    rows = [(network, without(network)) for network in dict.fromkeys(network for network, _ in source)]
+    return [
+        interaction(
+            network, (source[plain, first], source[plain, second]), (source[network, first], source[network, second])
+        )
+        for network, plain in rows
+        if network != plain and {(name, m) for name in (network, plain) for m in (first, second)} <= source.keys()
+    ]

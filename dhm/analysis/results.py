@@ -111,6 +111,18 @@ def error_table(
     return table.rename(columns={"dsl": "DSL", "dhm": "DHM"})
 
 
+def variant_table(sources: Mapping[str, Samples], variants: Sequence[str]) -> pd.DataFrame:
+    """Errors of several sources under each other, a row for each network, a column for each of the variants."""
+    cells = {
+        (title, network): {spoken(name): str(source.get((network, name), "–")) for name in variants}
+        for title, source in sources.items()
+        for network in dict.fromkeys(network for network, _ in source)
+    }
+    table = pd.DataFrame.from_dict(cells, orient="index")
+    table.index = pd.MultiIndex.from_tuples(cells, names=["source", "network"])
+    return table
+
+
 def gains(source: Samples, comparisons: Sequence[tuple[str, str]] = COMPARISONS) -> list[Gain]:
     """Gains of all comparisons (first, second) in all networks that have both, Holm over the rows."""
     return holm(

@@ -8,25 +8,35 @@ import pandas as pd
 
 from dhm import paths
 from dhm.analysis.variants import names
+from dhm.config import Config
 from dhm.runs import RunRecord, load_runs
 
 Curves = dict[str, dict[str, list[list[dict[str, Any]]]]]
 """Panel -> variant -> metrics of its runs, one list an epoch each."""
 
 
-def network_at(network: str, ratio: float) -> str:
+def network_at(network: str, ratio: float, excludes_truth: bool = False) -> str:
     """A network's row at a ratio of corruption; the clean one keeps its name."""
-    return f"{network}, {100 * ratio:.0f}% of labels redrawn" if ratio else network
+    if not ratio:
+        return network
+    return f"{network}, {100 * ratio:.0f}% of labels {'made wrong' if excludes_truth else 'redrawn'}"
+
+
+def clean_network(row: str) -> str:
+    """The network behind a row of `network_at`."""
+    return row.partition(", ")[0]
 
 
 def by_ratio(runs: pd.DataFrame) -> pd.DataFrame:
     """Runs with the ratio in the name of the network, so that each is compared with its like."""
-    pairs = [] if runs.empty else zip(runs["network"], runs["label_noise"], strict=True)
-    return runs if runs.empty else runs.assign(network=[network_at(network, ratio) for network, ratio in pairs])
+    if runs.empty:
+        return runs
+    columns = (runs[name] for name in ("network", "label_noise", "label_noise_excludes_truth"))
+    return runs.assign(network=[network_at(*row) for row in zip(*columns, strict=True)])
 
 
 def kept(folder: str | Path | None = None) -> dict[str, pd.DataFrame]:
-    """Finished full runs with corrupt labels and, of the same networks and data sets, with clean ones; by data set.
+    """Finished full runs with corrupt labels, and with clean ones where nothing else differs; by data set.
 
     Args:
         folder: where to look; by default the committed records.
@@ -34,11 +44,15 @@ def kept(folder: str | Path | None = None) -> dict[str, pd.DataFrame]:
     runs = load_runs(folder or paths.root() / "data" / "records")
     if runs.empty:
         return {}
-    runs = runs.assign(data=[Path(dataset).name for dataset in runs["dataset"]])
-    corrupt = runs[runs["label_noise"] > 0]
-    asked = set(zip(corrupt["network"], corrupt["data"], strict=True))
-    rows = runs[[pair in asked for pair in zip(runs["network"], runs["data"], strict=True)]]
-    return {f"full runs, {name}": by_ratio(group) for name, group in rows.groupby("data")}
+    clean = [_with_clean_labels(RunRecord.read(place).config) for place in runs["folder"]]
+    asked = {training for training, ratio in zip(clean, runs["label_noise"], strict=True) if ratio}
+    rows = by_ratio(runs[[training in asked for training in clean]])
+    return {f"full runs, {name}": group for name, group in rows.groupby([Path(path).name for path in rows["dataset"]])}
+
+
+def _with_clean_labels(config: Config) -> str:
+    """The identity of a training but for its labels and its seed."""
+    return config.replace(label_noise=0.0, label_noise_excludes_truth=False, seed=0).digest
 
 
 def shares(records: Iterable[RunRecord]) -> pd.DataFrame:
@@ -60,6 +74,7 @@ def curves(title: str, records: Iterable[RunRecord]) -> Curves:
     corrupt = [record for record in records if record.config.label_noise]
     panels: Curves = {}
     for record, name in zip(corrupt, names([record.config for record in corrupt]), strict=True):
-        panel = f"{title}\n{network_at(record.config.network, record.config.label_noise)}"
+        config = record.config
+        panel = f"{title}\n{network_at(config.network, config.label_noise, config.label_noise_excludes_truth)}"
         panels.setdefault(panel, {}).setdefault(name, []).append(record.metrics)
     return dict(sorted(panels.items()))

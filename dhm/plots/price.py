@@ -21,9 +21,10 @@ def price(panels: dict[str, pd.DataFrame]) -> Figure:
             name = row["variant"]
             colour = METHODS[method_of(name)]
             face = "white" if name.endswith(EQUAL) else colour
-            spread = 0.0 if row["n"] == 1 else row["std"]
+            error = row["error"]
+            spread = 0.0 if error.n == 1 else error.std
             shown[spoken(name)] = ax.errorbar(
-                row["training"], row["error"], yerr=spread, fmt="o", capsize=3, color=colour, markerfacecolor=face
+                row["training"], error.mean, yerr=spread, fmt="o", capsize=3, color=colour, markerfacecolor=face
             )
         ax.set(title=title, xlabel="multiply-adds of the whole training", ylabel="top-1 error of B0 (%)")
         ax.set_xlim(0, 1.1 * table["training"].max())
