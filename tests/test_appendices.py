@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 import dhm
 from dhm import checkpoints, plots, recipes
-from dhm.analysis import price, results, wrong_labels
+from dhm.analysis import factorial, price, results, wrong_labels
 from dhm.analysis.factorial import interaction
 from dhm.analysis.statistics import Sample
 from dhm.analysis.variants import names, spoken
@@ -204,6 +204,19 @@ def test_interaction_of_two_certain_cells_is_welchs_test() -> None:
     assert ours.p == pytest.approx(theirs.pvalue)
     assert (ours.value, ours.word) == (2.0, "larger")
     assert interaction("x", (Sample(1.0, np.nan, 1), certain), (first, second)).word == "not told apart"
+
+
+def test_rows_are_crossed_with_their_plain_network() -> None:
+    """The paper's dropout, and its corrupt labels against the clean ones; a row without all four cells has none."""
+    printed = {**results.published("table1"), **results.published("appendix_f")}
+    (dropout,) = factorial.crossed(printed, factorial.without_dropout)
+    assert (dropout.label, dropout.word) == ("wrn28_10_dropout0.3", "not told apart")
+    assert dropout.value == pytest.approx((18.698 - 16.790) - (19.024 - 17.200))
+    assert factorial.without_dropout("wrn_depth10_dropout0.3_width1") == "wrn_depth10_width1"
+    noisy = {**results.published("table1"), **results.missed(results.published("appendix_e", "top1_accuracy"))}
+    margins = factorial.crossed(noisy, wrong_labels.clean_network)
+    assert [margin.under for margin in margins] == pytest.approx([74.528 - 71.122, 64.226 - 61.268])
+    assert list(factorial.table({"paper": margins})["the gain is"]) == ["larger", "larger"]
 
 
 # Comparators

@@ -2,9 +2,10 @@
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+import pandas as pd
 from scipy import stats
 
 from dhm.analysis.results import Samples
@@ -88,3 +89,20 @@ def crossed(
         for network, plain in rows
         if network != plain and {(name, m) for name in (network, plain) for m in (first, second)} <= source.keys()
     ]
+
+
+def table(found: Mapping[str, Sequence[Interaction]]) -> pd.DataFrame:
+    """Interactions of several sources under each other."""
+    rows = {
+        (title, each.label): {
+            "gain without": f"{each.without:+.2f}", "gain under": f"{each.under:+.2f}", "difference": str(each),
+            "the gain is": each.word,
+        }
+        for title, interactions in found.items()
+        for each in interactions
+    }  # fmt: skip
+    if not rows:
+        return pd.DataFrame()
+    out = pd.DataFrame.from_dict(rows, orient="index")
+    out.index = pd.MultiIndex.from_tuples(rows, names=["source", "under"])
+    return out
