@@ -12,7 +12,7 @@ import itertools
 
 import torch
 
-from dhm import recipes
+from dhm import presets
 from dhm.config import Config
 from dhm.parallel import connect
 from dhm.trainer import Trainer, prepare
@@ -47,7 +47,7 @@ def main() -> None:
     command.add_argument("--accelerator", default="auto")
     given = command.parse_args()
     change = {name: getattr(given, name) for name in ("dataset", "image_size", "classes", "method", "lr", "batch_size")}
-    settings = recipes.settings("paper", given.arch) | change | {"augment": "fixed_scale"}
+    settings = presets.settings("paper", given.arch) | change | {"augment": "fixed_scale"}
     trainer = prepare(Config.from_dict(settings), connect(given.accelerator, "32-true"))
     trainer.begin(0)
     epochs = itertools.chain.from_iterable(trainer.batches(epoch) for epoch in itertools.count())

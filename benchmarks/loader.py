@@ -12,8 +12,8 @@ import time
 
 import torch
 
-from dhm import recipes
-from dhm.config import Config
+from dhm import presets
+from dhm.config import METHODS, Config
 from dhm.data import Streamed, load
 from dhm.estimate import estimate
 
@@ -39,7 +39,7 @@ def main() -> None:
     command.add_argument("--batch-size", type=int, default=256)
     command.add_argument("--workers", type=int, nargs="*", default=[0, 1, 2, 4, 8])
     command.add_argument("--arch", nargs="*", default=["resnet18"])
-    command.add_argument("--method", nargs="*", default=list(recipes.METHODS))
+    command.add_argument("--method", nargs="*", default=list(METHODS))
     command.add_argument("--precision", default="32-true")
     command.add_argument("--accelerator", default="auto")
     command.add_argument("--seconds", type=float, default=20.0, help="of each measurement of the loader")
@@ -50,7 +50,7 @@ def main() -> None:
 
     print(f"{'loader':<24}{'workers':>8}{'images/s':>10}")
     for augment in ("scale", "fixed_scale"):
-        config = Config.from_dict({**recipes.settings("paper", "resnet18"), **change, "augment": augment})
+        config = Config.from_dict({**presets.settings("paper", "resnet18"), **change, "augment": augment})
         for workers in given.workers:
             train = load(config, workers=workers).train
             assert isinstance(train, Streamed)
@@ -59,7 +59,7 @@ def main() -> None:
     print(f"\n{'step':<24}{'device':>8}{'images/s':>10}{'ms/step':>10}")
     for arch in given.arch:
         for method in given.method:
-            config = Config.from_dict({**recipes.settings("paper", arch, method), **change, "method": method})
+            config = Config.from_dict({**presets.settings("paper", arch, method), **change, "method": method})
             cost = estimate(config, given.steps, given.accelerator)
             step = cost.step * (1 - cost.data)  # without the wait for images
             device = "cuda" if torch.cuda.is_available() and given.accelerator != "cpu" else "cpu"

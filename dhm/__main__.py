@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from dhm import paths, recipes
+from dhm import paths, presets
 from dhm.config import Config
 from dhm.errors import InputError
 from dhm.estimate import duration, estimate
@@ -95,7 +95,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _add_settings(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--preset", default="", help=f"settings to start from: {', '.join(recipes.PRESETS)}")
+    command.add_argument("--preset", default="", help=f"settings to start from: {', '.join(presets.PRESETS)}")
     command.add_argument("--config", type=Path, help="a config.json to start from instead of a preset")
     group = command.add_argument_group("settings of a run (dhm.Config); arch, method and seed take several values")
     for field in dataclasses.fields(Config):
@@ -146,7 +146,7 @@ def configs_from(given: argparse.Namespace, preset: str = "") -> list[Config]:
     )
     return [
         Config.from_dict(
-            {**(start or recipes.settings(given.preset or preset, arch, method)), **changes,
+            {**(start or presets.settings(given.preset or preset, arch, method)), **changes,
              "arch": arch, "method": method, "seed": seed}
         )
         for arch in architectures for seed in seeds for method in methods

@@ -12,6 +12,8 @@ from dhm.models import Blueprint, StagedNet
 
 MAIN = "B0"
 """Name of the main branch, the classifier on top of the whole backbone."""
+IMAGE = -1
+"""Root of a branch that starts from the image itself: a whole network of its own, which shares nothing."""
 
 
 @dataclass(frozen=True)
@@ -20,7 +22,8 @@ class BranchSpec:
 
     Attributes:
         name: B1, B2, ... in the paper, counted from the top of the network down.
-        root: the branch starts from the output of this stage of the backbone (1 is the first; 0 the stem).
+        root: the branch starts from the output of this stage of the backbone (1 is the first; 0 the stem; -1, `IMAGE`,
+            stands for the image).
         depths: building blocks in each of the branch's own later stages; empty for a bare classifier.
         width: how many times wider than the backbone's its stages are.
     """
@@ -36,6 +39,11 @@ class BranchSpec:
             raise InputError(f"a branch cannot be called {self.name!r}: take B1, B2, ... ({MAIN} is the main branch)")
         if self.width <= 0:
             raise InputError(f"branch {self.name}: width must be positive, not {self.width}")
+
+    @property
+    def shared(self) -> int:
+        """How many of the backbone's stages the branch shares."""
+        return max(self.root, 0)
 
     def to_dict(self) -> dict[str, Any]:
         """The specification in JSON's types."""
@@ -54,6 +62,16 @@ def designed_branches(blueprint: Blueprint) -> list[BranchSpec]:
         BranchSpec("B1", stages - 1, (last,), blueprint.broad),
         BranchSpec("B2", stages - 2, (before_last, -(-last // 2))),
     ]
+
+
+def twin(blueprint: Blueprint) -> BranchSpec:
+    """A second network of the same architecture beside the first: Deep Mutual Learning (Zhang et al., CVPR 2018).
+
+    Two networks that share nothing mimic each other, L = CE(B0) + KL(twin || B0) + CE(twin) + KL(B0 || twin), teachers
+    constant. Trained here with the same batches in one joint update, from the predictions of one forward pass; the
+    original updates one network, lets it predict anew, and then updates the other.
+    """
+    return BranchSpec("twin", IMAGE, blueprint.depths)
 
 
 class BranchedNet(nn.Module):
@@ -82,11 +100,15 @@ class BranchedNet(nn.Module):
 
     def all_logits(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
         """Images (N, C, H, W) -> logits (N, K) of every classifier, in either mode."""
-        inner = self.backbone.representations(x)
-        logits = {MAIN: self.backbone.classifier(self.backbone.descriptor(inner[-1]))}
+        inner = self.representations(x)
+        logits = {MAIN: self.backbone.classifier(self.backbone.descriptor(inner[max(inner)]))}
         for name, root in self.roots.items():
             logits[name] = self.branches[name](inner[root])
         return logits
+
+    def representations(self, x: torch.Tensor) -> dict[int, torch.Tensor]:
+        """What a branch can start from, by root: the images, the stem's output, every stage's output."""
+        return dict(enumerate([x, *self.backbone.representations(x)], start=IMAGE))
 
     def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor] | torch.Tensor:
         return self.all_logits(x) if self.training else self.backbone(x)
@@ -117,12 +139,14 @@ def check(blueprint: Blueprint, specs: Sequence[BranchSpec]) -> None:
     """
     stages = len(blueprint.depths)
     for spec in specs:
-        if not 0 <= spec.root <= stages:
-            raise InputError(f"branch {spec.name}: root must be a stage from 0 to {stages}, not {spec.root}")
-        if len(spec.depths) not in (0, stages - spec.root) or any(depth < 1 for depth in spec.depths):
+        if not IMAGE <= spec.root <= stages:
+            raise InputError(
+                f"branch {spec.name}: root must be a stage from 0 to {stages} (or {IMAGE}, the image), not {spec.root}"
+            )
+        if len(spec.depths) not in (0, stages - spec.shared) or any(depth < 1 for depth in spec.depths):
             raise InputError(
                 f"branch {spec.name}: depths must give a positive number of blocks for each of the "
-                f"{stages - spec.root} stages after stage {spec.root} (or nothing, for a bare classifier), "
+                f"{stages - spec.shared} stages after stage {spec.shared} (or nothing, for a bare classifier), "
                 f"not {list(spec.depths)}"
             )
     if len({spec.name for spec in specs}) < len(specs):
@@ -139,11 +163,13 @@ def branch_out(blueprint: Blueprint, specs: Sequence[BranchSpec]) -> BranchedNet
     """
     check(blueprint, specs)
     backbone = blueprint.network()
-    branches = {
-        spec.name: (spec.root, blueprint.tail(spec.root, backbone.channels[spec.root], spec.depths, spec.width))
-        for spec in specs
-    }
-    return BranchedNet(backbone, branches)
+
+    def tower(spec: BranchSpec) -> StagedNet:
+        if spec.root == IMAGE:
+            return blueprint.pathway(0, spec.depths, spec.width)
+        return blueprint.tail(spec.root, backbone.channels[spec.root], spec.depths, spec.width)
+
+    return BranchedNet(backbone, {spec.name: (spec.root, tower(spec)) for spec in specs})
 
 
 def isolate(blueprint: Blueprint, specs: Sequence[BranchSpec], name: str) -> BranchedNet:
@@ -156,4 +182,4 @@ def isolate(blueprint: Blueprint, specs: Sequence[BranchSpec], name: str) -> Bra
     spec = next((spec for spec in specs if spec.name == name), None)
     if spec is None:
         raise InputError(f"isolated must be one of {', '.join([MAIN, *(s.name for s in specs)])}, not {name!r}")
-    return BranchedNet(blueprint.pathway(spec.root, spec.depths, spec.width), {})
+    return BranchedNet(blueprint.pathway(spec.shared, spec.depths, spec.width), {})

@@ -15,9 +15,11 @@ from dhm.errors import InputError
 STREAMED = ("scale", "fixed_scale")
 """Augmentations by image, as ImageNet's: its images are read when they are needed."""
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
+METHODS = ("baseline", "dsl", "dhm")
+DIRECTIONS = ("both", "top_down", "bottom_up")
 _ONE_OF = {
-    "method": ("baseline", "dsl", "dhm"),
-    "direction": ("both", "top_down", "bottom_up"),
+    "method": METHODS,
+    "direction": DIRECTIONS,
     "test_on": ("val", "val+rest"),
     "augment": ("crop", "none", *STREAMED),
     "precision": PRECISIONS,
@@ -37,16 +39,19 @@ class Config:
     Attributes:
         experiment: folder of the run record; not part of the run's identity.
         arch, options: network by name (`dhm.list_models()`, or a family) and the family's parameters.
-        branches: "paper", "none", or a list of branch specifications.
+        branches: "paper", "none", "twin" (a second network that shares nothing), or a list of branch specifications.
         method: "baseline" trains the plain network, "dsl" all classifiers, "dhm" with mimicking as well.
         isolated: the branch that "baseline" trains, with the trunk below it as a network of its own (Table 5).
         direction, temperature, ce_weights, mimic_weights, label_smoothing: see `dhm.DHMLoss`.
+        mimic_probability: of each side branch to take part in the mimicking of an epoch (appendix D); below 1 the
+            branches are drawn anew for every epoch, and cross-entropies stay.
         dataset: "fashion-mnist-mini", "cifar100", a folder inside the data directory, or a path.
         image_size: pixels of a side; None keeps the data set's own.
         classes: use only this many classes, evenly spaced in sorted order.
         train_per_class: use only the first so many training images of each class.
         test_on: "val", or "val+rest" to test on the training images left out by `train_per_class` too.
         label_noise: share of the training labels that is redrawn uniformly over the classes (appendix E).
+        label_noise_excludes_truth: redraw over the other classes alone, so that every redrawn label is wrong.
         augment: of a set that fits into memory "crop" (pad 4, crop, flip: section 4.1.1) or "none"; of a streamed one
             "scale" (area and aspect ratio at random, flip: section 4.1.2) or "fixed_scale" (the shorter side to 256/224
             of the image size, crop, flip: scale augmentation cancelled). A streamed set is tested on the centre.
@@ -69,6 +74,7 @@ class Config:
     temperature: float = 1.0
     ce_weights: Mapping[str, float] = field(default_factory=dict)
     mimic_weights: Mapping[str, float] = field(default_factory=dict)
+    mimic_probability: float = 1.0
     label_smoothing: float = 0.0
     dataset: str = "fashion-mnist-mini"
     image_size: int | None = None
@@ -76,6 +82,7 @@ class Config:
     train_per_class: int | None = None
     test_on: str = "val"
     label_noise: float = 0.0
+    label_noise_excludes_truth: bool = False
     augment: str = "crop"
     weights: str = ""
     frozen_epochs: int = 0
@@ -110,6 +117,8 @@ class Config:
         for name in _SHARES:
             if not 0 <= getattr(self, name) < 1:
                 raise InputError(f"{name} must be in [0, 1), not {getattr(self, name)}")
+        if not 0 <= self.mimic_probability <= 1:
+            raise InputError(f"mimic_probability must be in [0, 1], not {self.mimic_probability}")
         if not 0 <= self.weight_decay < math.inf:
             raise InputError(f"weight_decay must not be negative, not {self.weight_decay}")
         if self.test_on == "val+rest" and self.train_per_class is None:

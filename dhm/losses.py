@@ -8,10 +8,11 @@ from torch import nn
 from torch.nn import functional as F
 
 from dhm.branches import MAIN
+from dhm.config import DIRECTIONS, METHODS
 from dhm.errors import InputError
+from dhm.randomness import generator
 
-METHODS = ("baseline", "dsl", "dhm")
-DIRECTIONS = ("both", "top_down", "bottom_up")
+_STREAM = 0xB3A9C4  # keeps the draw of branches apart from the order of the images under the same seed and epoch
 
 
 class DHMLoss(nn.Module):
@@ -109,6 +110,15 @@ class DHMLoss(nn.Module):
                 weights[q, p] = self.mimic_weights.get(f"{heads[q]}<-{heads[p]}", 1.0)
             self._kept_pairs[key] = pairs, weights.to(device)
         return self._kept_pairs[key]
+
+
+def taking_part(branches: Sequence[str], probability: float, seed: int, epoch: int) -> list[str]:
+    """Side branches that take part in an epoch's mimicking, each by a coin of its own (appendix D).
+
+    A function of its arguments alone, so that a resumed run draws what it would have drawn.
+    """
+    coins = torch.rand(len(branches), generator=generator(_STREAM, seed, epoch), dtype=torch.float64)
+    return [branch for branch, coin in zip(branches, coins.tolist(), strict=True) if coin < probability]
 
 
 def pairwise_kl(logits: torch.Tensor, temperature: float = 1.0) -> torch.Tensor:

@@ -70,7 +70,7 @@ def _fit(net: BranchedNet, config: Config, train: Images, epochs: int, progress:
             for step, (images, labels) in enumerate(batches):
                 torch.manual_seed(seed_of(config.seed, epoch, step, 0))  # for dropout
                 with torch.no_grad():
-                    inner = net.backbone.representations(images)
+                    inner = net.representations(images)
                 logits = {name: net.branches[name](inner[root]) for name, root in net.roots.items()}
                 optimizer.zero_grad()
                 loss(logits, labels)[0].backward()

@@ -1,147 +1,20 @@
-"""What to train: the settings of every preset, and the runs behind each table."""
+"""What to train: the runs behind each table, section and appendix."""
 
-import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dhm.config import Config
+from dhm.config import METHODS, Config
 from dhm.errors import InputError
-from dhm.zoo import EXTRA_BRANCHES, blueprint, branches_of, family_of
+from dhm.flops import at_equal_flops
+from dhm.presets import CIFAR_PAPER, REID_PAPER, SMALL, reid_settings, resolve, settings, shallow
+from dhm.zoo import EXTRA_BRANCHES, blueprint, branches_of
 
-PRESETS = ("quick", "smoke", "paper", "released")
-METHODS = ("baseline", "dsl", "dhm")
-
-SGD = {"lr": 0.1, "momentum": 0.9, "weight_decay": 1e-4}
-
-CIFAR_PAPER: dict[str, dict[str, Any]] = {
-    # Section 4.1.1: batch 128, weight decay 1e-4 for all; schedules "of the original works".
-    "cifar_resnet": {"epochs": 164, "batch_size": 128, "milestones": (81, 122), "gamma": 0.1},
-    "wrn": {"epochs": 200, "batch_size": 128, "milestones": (60, 120, 160), "gamma": 0.2},
-    "densenet": {"epochs": 300, "batch_size": 128, "milestones": (150, 225), "gamma": 0.1},
-}
-CIFAR_RELEASED: dict[str, dict[str, Any]] = {
-    # Where the released program's commands depart from the text.
-    "cifar_resnet": {},
-    "wrn": {"weight_decay": 5e-4},
-    "densenet": {"batch_size": 64},
-}
-IMAGENET_PAPER: dict[str, Any] = {
-    # Section 4.1.2; the learning rate falls "every 30 epochs".
-    "dataset": "imagenet", "image_size": 224, "augment": "scale", "epochs": 90, "batch_size": 256,
-    "milestones": (30, 60), "gamma": 0.1,
-}  # fmt: skip
-IMAGENET_RELEASED: dict[str, Any] = {"milestones": (31, 61)}
-SHALLOW = 34
-"""Deepest ImageNet network that DHM trains without scale augmentation. Section 4.1.2 cancels it "for relatively
-shallow ResNet models" and names none; we take the networks of basic blocks, so ResNet-50 keeps it."""
-
-REID: dict[str, Any] = {
-    # Section 4.2. The amount of smoothing is not stated; 0.1 is the field's habit.
-    "optimizer": "amsgrad", "momentum": 0.9, "weight_decay": 5e-4, "batch_size": 32, "gamma": 0.1,
-    "label_smoothing": 0.1, "augment": "crop",
-}  # fmt: skip
-REID_PAPER: dict[str, dict[str, Any]] = {
-    # 10 epochs "in advance with the pre-trained layers fixed", then 60; their learning rate is not stated: the first.
-    "imagenet_resnet": {"lr": 3e-4, "epochs": 70, "milestones": (30, 50), "weights": "imagenet", "frozen_epochs": 10},
-    "mobilenet": {"lr": 1e-3, "epochs": 90, "milestones": (30, 60)},
-}
-REID_QUICK: dict[str, dict[str, Any]] = {
-    # The same check on drawn pedestrians of 64 x 32, from scratch.
-    "imagenet_resnet": {"lr": 3e-3, "epochs": 12, "milestones": (7, 10)},
-    "mobilenet": {"lr": 1e-2, "epochs": 30, "milestones": (22, 27)},
-}
-
-QUICK: dict[str, Any] = {
-    # A check of the pipeline: 4,000 images of 14 x 14, seconds a run.
-    "dataset": "fashion-mnist-mini", "image_size": 14, "epochs": 6, "batch_size": 128, "milestones": (3, 5),
-}  # fmt: skip
-_SMALLER: dict[str, Any] = {"train_per_class": 32, "epochs": 2, "batch_size": 64, "milestones": (1,)}
-SMOKE: dict[str, Any] = {**QUICK, **_SMALLER}
-IMAGENET_QUICK: dict[str, Any] = {
-    # The same check for the ImageNet networks: 2,000 images of 28 x 28, with the augmentation of the real thing.
-    **QUICK, "image_size": 28, "train_per_class": 200, "augment": "scale", "batch_size": 64,
-    "epochs": 4, "milestones": (2, 3),
-}  # fmt: skip
-IMAGENET_SMOKE: dict[str, Any] = {**IMAGENET_QUICK, **_SMALLER}
-
-QUICK_MEMBERS: dict[str, dict[str, Any]] = {
-    # The smallest members of the families, for the quick and smoke presets.
-    "cifar_resnet": {"depth": 8},
-    "densenet": {"depth": 10, "growth": 8},
-    "wrn": {"depth": 10, "width": 1},
-    "imagenet_resnet": {"depth": 10, "base": 8},
-    "mobilenet": {"width": 0.25},
-}
 TABLE1 = ("resnet32", "resnet110", "resnet1202", "densenet40_12", "densenet100_12", "wrn16_8", "wrn28_10")
 TABLE2 = ("resnet18", "resnet50", "resnet101", "resnet152")
 TABLE3 = ("resnet50", "mobilenet_v1")
 TABLE3_SETS = ("market1501", "dukemtmc-reid")
 TABLE4 = ((), ("B1",), ("B2",), ("B1", "B2"), ("B1", "B2", "B3"))
 """The side branches of each row."""
-
-
-def resolve(preset: str) -> str:
-    """A preset's name; an empty one means `$DHM_PRESET`, else "quick"."""
-    name = preset or os.environ.get("DHM_PRESET") or "quick"
-    if name not in PRESETS:
-        raise InputError(f"preset must be one of {', '.join(PRESETS)}, not {name!r}")
-    return name
-
-
-def settings(preset: str, arch: str, method: str = "baseline") -> dict[str, Any]:
-    """Network, data and optimisation under a preset, as fields of `Config`.
-
-    The quick and smoke presets take a family's name for its smallest member. Of the ImageNet recipes alone the
-    augmentation depends on the method: DHM trains shallow networks without scale augmentation.
-
-    Raises:
-        InputError: a preset or a network the recipes do not know.
-    """
-    preset = resolve(preset)
-    small = preset in ("quick", "smoke")
-    member: dict[str, Any] = {"arch": arch, "options": QUICK_MEMBERS.get(arch, {}) if small else {}}
-    family = family_of(arch)
-    if family == "mobilenet":
-        return reid_settings(preset, arch)
-    if family == "imagenet_resnet":
-        recipe = {"quick": IMAGENET_QUICK, "smoke": IMAGENET_SMOKE}.get(preset, IMAGENET_PAPER)
-        released = IMAGENET_RELEASED if preset == "released" else {}
-        cancelled = {"augment": "fixed_scale"} if method == "dhm" and shallow(member) else {}
-        return {**member, **SGD, **recipe, **released, **cancelled}
-    if small:
-        return {**member, **SGD, **(QUICK if preset == "quick" else SMOKE)}
-    if family not in CIFAR_PAPER:
-        raise InputError(
-            f"the paper gives no recipe for {arch!r}; it has one for {', '.join([*CIFAR_PAPER, 'imagenet_resnet'])}"
-        )
-    paper = {**member, "dataset": "cifar100", **SGD, **CIFAR_PAPER[family]}
-    return paper if preset == "paper" else {**paper, **CIFAR_RELEASED[family]}
-
-
-def reid_settings(preset: str, arch: str, dataset: str = "") -> dict[str, Any]:
-    """Network, data and optimisation of re-identification under a preset; the released program has none of its own.
-
-    Args:
-        dataset: by default Market-1501, or with quick and smoke the drawn pedestrians.
-
-    Raises:
-        InputError: a preset or a network without such a recipe.
-    """
-    preset = resolve(preset)
-    small, family = preset in ("quick", "smoke"), family_of(arch)
-    if family not in REID_PAPER:
-        raise InputError(f"the paper gives {arch!r} no re-identification recipe; {', '.join(TABLE3)} have one")
-    if not small:
-        dataset = dataset or TABLE3_SETS[0]
-        return {"arch": arch, "dataset": dataset, "image_size": 256, **REID, **REID_PAPER[family]}
-    recipe = {"dataset": dataset or "pedestrians", "image_size": 64, **REID, **REID_QUICK[family]}
-    smoke = {"classes": 8, "epochs": 2, "milestones": (1,)} if preset == "smoke" else {}
-    return {"arch": arch, "options": QUICK_MEMBERS.get(arch, {}), **recipe, **smoke}
-
-
-def shallow(network: Mapping[str, Any]) -> bool:
-    """Whether DHM trains an ImageNet network, given by its `arch` and `options`, without scale augmentation."""
-    return blueprint(network["arch"], **network["options"]).depth <= SHALLOW  # type: ignore[attr-defined]
 
 
 def table1(
@@ -157,9 +30,9 @@ def table1(
         **changes: fields of `Config` that replace the preset's.
     """
     preset = resolve(preset)
-    small = preset in ("quick", "smoke")
+    small = preset in SMALL
     architectures = architectures or (tuple(CIFAR_PAPER) if small else TABLE1)
-    seeds = seeds or {"quick": (0, 1), "smoke": (0,)}.get(preset, (0, 1, 2, 3, 4))
+    seeds = seeds or _usual_seeds(preset)
     networks = [{"experiment": "table1", **settings(preset, arch), **changes} for arch in architectures]
     return grid(networks, methods, seeds)
 
@@ -206,7 +79,7 @@ def table3(
         datasets: by default the table's two, or the drawn pedestrians with quick and smoke.
         **changes: fields of `Config` that replace the preset's.
     """
-    small = resolve(preset) in ("quick", "smoke")
+    small = resolve(preset) in SMALL
     networks = [
         {"experiment": "table3", **reid_settings(preset, arch, dataset), **changes}
         for dataset in datasets or (("pedestrians",) if small else TABLE3_SETS)
@@ -253,6 +126,73 @@ def branch_design(
     return _variants(preset, arch, [*_controlled({"method": "baseline"}), *designs], seeds, changes)
 
 
+def appendix_d(
+    preset: str = "", probabilities: Sequence[float] = (0.5,), seeds: Sequence[int] = (), arch: str = "", **changes: Any
+) -> list[Config]:
+    """The runs of appendix D: DHM whose branches are drawn anew at every epoch for mimicking, with each of the
+    probabilities, and the network's runs of Table 1. Seeds as in `table1`."""
+    arch = arch or _member(preset, "cifar_resnet", "resnet32")
+    drawn = [{"method": "dhm", "mimic_probability": probability} for probability in probabilities]
+    return _beside_table1("appendix_d", preset, arch, [*({"method": m} for m in METHODS), *drawn], seeds, changes)
+
+
+def appendix_e(
+    preset: str = "", ratios: Sequence[float] = (0.0, 0.2, 0.5), exclude_truth: bool = False,
+    methods: Sequence[str] = ("baseline", "dhm"), seeds: Sequence[int] = (), arch: str = "", **changes: Any,
+) -> list[Config]:  # fmt: skip
+    """The runs of appendix E: training labels redrawn in each ratio, over all classes or past the true one; those of
+    ratio 0 are runs of Table 1."""
+    arch = arch or _member(preset, "wrn", "wrn28_10")
+    labels = [{"label_noise": ratio, "label_noise_excludes_truth": exclude_truth and ratio > 0} for ratio in ratios]
+    variants = [{"method": method, **noise} for noise in labels for method in methods]
+    return _beside_table1("appendix_e", preset, arch, variants, seeds, changes)
+
+
+def appendix_f(
+    preset: str = "", dropout: float = 0.3, methods: Sequence[str] = ("baseline", "dhm"), seeds: Sequence[int] = (),
+    arch: str = "", **changes: Any,
+) -> list[Config]:  # fmt: skip
+    """The runs of appendix F: wide residual networks with dropout, and without, which are runs of Table 1."""
+    arch = arch or _member(preset, "wrn", "wrn28_10")
+    dropping = {"options": {**settings(preset, arch)["options"], "dropout": dropout}}
+    variants = [{"method": method, **options} for options in ({}, dropping) for method in methods]
+    return _beside_table1("appendix_f", preset, arch, variants, seeds, changes)
+
+
+def appendix_g(preset: str = "", seeds: Sequence[int] = (), arch: str = "", **changes: Any) -> list[Config]:
+    """The runs behind appendix G's argument: those of Table 1, two networks in mutual learning (`dhm.branches.twin`),
+    and the plain network trained for DHM's training FLOPs (`dhm.flops.at_equal_flops`)."""
+    arch = arch or _member(preset, "cifar_resnet", "resnet32")
+    variants = [*({"method": m} for m in METHODS), {"method": "dhm", "branches": "twin"}]
+    runs = []
+    for seed in seeds or _usual_seeds(preset):
+        one = _beside_table1("appendix_g", preset, arch, variants, [seed], changes)
+        runs += [*one, at_equal_flops(one[METHODS.index("dhm")]).replace(experiment="appendix_g")]
+    return runs
+
+
+def _beside_table1(
+    experiment: str, preset: str, arch: str, variants: Sequence[Mapping[str, Any]], seeds: Sequence[int],
+    changes: Mapping[str, Any],
+) -> list[Config]:  # fmt: skip
+    """Runs of a CIFAR network, all variants of a seed before the next seed, none twice; those that stand in Table 1
+    are its own, so that they are trained once."""
+    start = {"experiment": experiment, **settings(preset, arch), **changes}
+    runs = [Config.from_dict({**start, **v, "seed": seed}) for seed in seeds or _usual_seeds(preset) for v in variants]
+    printed = {run.digest for run in table1(preset, [arch], seeds=seeds, **changes)}
+    runs = [run.replace(experiment="table1") if run.digest in printed else run for run in runs]
+    return list({run.name: run for run in runs}.values())
+
+
+def _usual_seeds(preset: str) -> Sequence[int]:
+    return {"quick": (0, 1), "smoke": (0,)}.get(resolve(preset), (0, 1, 2, 3, 4))
+
+
+def _member(preset: str, family: str, of_the_paper: str) -> str:
+    """The network of an appendix, or with the small presets its family."""
+    return family if resolve(preset) in SMALL else of_the_paper
+
+
 def pick(preset: str, arch: str, names: Sequence[str]) -> str | list[dict[str, Any]]:
     """The value of `Config.branches` for the branches of these names."""
     return "paper" if tuple(names) == ("B1", "B2") else _branches(preset, arch, names)
@@ -269,7 +209,7 @@ def _branches(preset: str, arch: str, names: Sequence[str]) -> list[dict[str, An
 
 
 def _imagenet_networks(preset: str, of_the_paper: Sequence[str]) -> Sequence[str]:
-    return ("imagenet_resnet",) if resolve(preset) in ("quick", "smoke") else of_the_paper
+    return ("imagenet_resnet",) if resolve(preset) in SMALL else of_the_paper
 
 
 def _control(variant: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from dhm.config import Config
 from dhm.data import TrainAndTest, load
 from dhm.errors import InputError
 from dhm.evaluation import answers
-from dhm.losses import DHMLoss
+from dhm.losses import DHMLoss, taking_part
 from dhm.metrics import Predictions
 from dhm.randomness import seed_of
 from dhm.retrieval import Found
@@ -39,10 +39,16 @@ class Trainer:
     loss: DHMLoss
     accumulate: int = 1
     held: list[nn.Parameter] = field(default_factory=list)  # in the epochs that train new layers alone
+    mimicking: list[str] | None = None  # side branches drawn for the epoch's mimicking; all of them where None
 
     def begin(self, epoch: int) -> None:
-        """Training mode for an epoch. Held layers normalise by the statistics they came with and leave them alone."""
+        """Training mode for an epoch, and the branches drawn that mimic in it.
+
+        Held layers normalise by the statistics they came with and leave them alone.
+        """
         self.net.train()
+        if self.config.mimic_probability < 1:
+            self.mimicking = taking_part(self.net.heads[1:], self.config.mimic_probability, self.config.seed, epoch)
         self.held = []
         if epoch < self.config.frozen_epochs:
             self.held = list(self.net.body().eval().parameters())
@@ -73,7 +79,7 @@ class Trainer:
             torch.manual_seed(seed_of(self.config.seed, epoch, step, shard))  # for dropout
             with self.fabric.no_backward_sync(self.model, enabled=i + 1 < len(shards)):  # type: ignore[arg-type]
                 logits = self.model(x)
-                total, terms = self.loss(logits, y)
+                total, terms = self.loss(logits, y, self.mimicking)
                 self.fabric.backward(total * share)
             right = {f"accuracy/{head}": (z.detach().argmax(dim=1) == y).float().mean() for head, z in logits.items()}
             told.append((len(y) if share else 0, {"loss": total.detach(), **terms, **right}))

@@ -108,7 +108,8 @@ def _train(trainer: Trainer, record: RunRecord, progress: bool, checkpoint_every
             at.unreadable = _unreadable(trainer)
             at.history.append(
                 {"epoch": at.epoch, "lr": config.lr_at(at.epoch), "train": means, "test": errors,
-                 "seconds": watch.seconds, "unreadable": len(at.unreadable)}
+                 "seconds": watch.seconds, "unreadable": len(at.unreadable),
+                 **({} if trainer.mimicking is None else {"mimicking": trainer.mimicking})}
             )  # fmt: skip
             record.write_metrics(at.history)
             fabric.log_dict(_curves(at.history[-1]), step=at.epoch)

@@ -11,7 +11,7 @@ import torch
 import torchvision
 
 from dhm import checkpoints
-from dhm.branches import MAIN, BranchedNet, BranchSpec, branch_out, designed_branches, isolate
+from dhm.branches import MAIN, BranchedNet, BranchSpec, branch_out, designed_branches, isolate, twin
 from dhm.config import Config
 from dhm.errors import InputError
 from dhm.models import Blueprint, CifarResNet, DenseNet, ImageNetResNet, MobileNet, WideResNet
@@ -108,14 +108,16 @@ def _check_type(name: str, option: str, value: Any, kind: Any) -> None:
 
 
 def branches_of(name: str, plan: Blueprint, branches: str | Sequence[BranchSpec]) -> list[BranchSpec]:
-    """What `branches` means for a network: "paper", "none" or the specs themselves."""
+    """What `branches` means for a network: "paper", "none", "twin" or the specs themselves."""
     if not isinstance(branches, str):
         return list(branches)
     if branches == "none":
         return []
     if branches == "paper":
         return list(MODELS[name].branches) if name in MODELS else designed_branches(plan)
-    raise InputError(f'branches must be "paper", "none" or a list of BranchSpec, not {branches!r}')
+    if branches == "twin":
+        return [twin(plan)]
+    raise InputError(f'branches must be "paper", "none", "twin" or a list of BranchSpec, not {branches!r}')
 
 
 def create_model(
@@ -127,7 +129,8 @@ def create_model(
         name: one of `list_models()`, or a family: "cifar_resnet", "wrn", "densenet", "imagenet_resnet".
         num_classes: outputs of every classifier.
         branches: "paper" for the specs of Tables 6-9 (by the design principles where no table prints the
-            network), "none" for the plain network, or a list of `BranchSpec`.
+            network), "none" for the plain network, "twin" for a second network of the same architecture that shares
+            nothing with the first (`dhm.branches.twin`), or a list of `BranchSpec`.
         **options: the family's parameters, e.g. `depth=20`, `dropout=0.3`.
 
     Raises:

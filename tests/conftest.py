@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from dhm import Config
+from dhm import Config, RunRecord
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
@@ -17,6 +17,19 @@ def small_config(**changes) -> Config:
         "milestones": (2,), "batch_size": 64,
     }  # fmt: skip
     return Config.from_dict({**settings, **changes})
+
+
+def write_run(folder: Path, config: Config, error: float) -> Path:
+    """A finished record with this top-1 error, written as a training leaves it."""
+    record = RunRecord.of(config, folder)
+    record.create()
+    heads = {"B0": {"top1_error": error, "top5_error": error / 3, "nll": 1.0, "ece": 0.1}}
+    line = {"epoch": config.epochs - 1, "lr": 0.1, "train": {"loss": 1.0, "accuracy/B0": 0.9}, "test": heads,
+            "seconds": {"train": 1.0, "test": 1.0}, "unreadable": 0}  # fmt: skip
+    record.write_metrics([line])
+    place = {"epoch": config.epochs - 1, "heads": heads}
+    record.write_json("result.json", {"last": place, "best": place, "seconds": 1.0})
+    return record.folder
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import dhm
+from dhm import flops
 from dhm.analysis import architecture
 
 STEM = {  # Table 7 prints a stem of 2k channels for all; the released non-BC networks have 16
@@ -58,7 +59,7 @@ def test_design_principles_give_the_printed_branches_of_shallow_networks() -> No
 
 def test_flops_agree_with_arithmetic() -> None:
     """ResNet-8: 3x3 convolutions of 16, 32, 64 channels at 32, 16, 8 pixels, and the classifier."""
-    counts = architecture.flops(dhm.create_model("cifar_resnet", depth=8, num_classes=10))
+    counts = flops.flops(dhm.create_model("cifar_resnet", depth=8, num_classes=10))
     convolutions = 32**2 * 9 * (3 * 16 + 2 * 16 * 16) + 16**2 * 9 * (16 * 32 + 32 * 32) + 8**2 * 9 * (32 * 64 + 64 * 64)
     assert counts["B0"] == convolutions + 64 * 10
     assert counts["B1"] == 8**2 * 9 * (32 * 128 + 128 * 128) + 128 * 10

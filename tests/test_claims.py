@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import small_config
+from conftest import small_config, write_run
 from scipy import stats
 
 import dhm
@@ -14,7 +14,7 @@ from dhm import __main__ as cli
 from dhm import notebook, paper, paths, recipes
 from dhm.analysis import claims, deciding, judgement, report, shelf
 from dhm.analysis.results import published
-from dhm.config import Config
+from dhm.flops import flops
 
 CLAIMS = claims.read()
 NOTHING = shelf.Shelf({}, dhm.load_runs(paths.root() / "tests"), [], [], [])
@@ -25,19 +25,6 @@ def no_proofs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Proofs have a test of their own; they take seconds."""
     for kind in list(claims.PROOFS):
         monkeypatch.setitem(claims.PROOFS, kind, lambda: ("", "holds"))  # type: ignore[attr-defined]
-
-
-def write_run(folder: Path, config: Config, error: float) -> Path:
-    """A finished record with this top-1 error, written as a training leaves it."""
-    record = dhm.RunRecord.of(config, folder)
-    record.create()
-    heads = {"B0": {"top1_error": error, "top5_error": error / 3, "nll": 1.0, "ece": 0.1}}
-    line = {"epoch": config.epochs - 1, "lr": 0.1, "train": {"loss": 1.0, "accuracy/B0": 0.9}, "test": heads,
-            "seconds": {"train": 1.0, "test": 1.0}, "unreadable": 0}  # fmt: skip
-    record.write_metrics([line])
-    place = {"epoch": config.epochs - 1, "heads": heads}
-    record.write_json("result.json", {"last": place, "best": place, "seconds": 1.0})
-    return record.folder
 
 
 def table1_runs(folder: Path, errors: dict[str, list[float]], preset: str = "paper") -> None:
@@ -183,8 +170,6 @@ def test_price_counts_the_runs_a_claim_needs() -> None:
     assert {run.network for run in runs} == {"resnet32"}
     base = [run for run in runs if run.method == "baseline"]
     work = dhm.create_model("resnet32", branches="none")
-    from dhm.analysis.architecture import flops
-
     expected = 5 * 1e-9 * flops(work, 32)["B0"] * 50_000 * 164 / 3600
     assert deciding.hours(base, 1e-9) == pytest.approx(expected)
     same = next(claim for claim in CLAIMS if claim.kind == "same")

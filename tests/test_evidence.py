@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import small_config
+from conftest import small_config, write_run
 from scipy import stats
 
 import dhm
@@ -24,20 +24,19 @@ RECORDS = sorted(file.parent for file in paths.records_dir().rglob("config.json"
 RNG = np.random.default_rng(0)
 
 
-def made_up(experiment: str, errors: dict[str, list[float]]) -> pd.DataFrame:
-    """Rows as `dhm.load_runs` gives them."""
-    common = {"experiment": experiment, "network": "net", "arch": "cifar_resnet", "options": {}, "branches": "paper",
-              "isolated": "B0", "direction": "both", "augment": "crop"}  # fmt: skip
-    return pd.DataFrame(
-        [{**common, "method": method, "last/B0/top1_error": error} for method, runs in errors.items() for error in runs]
-    )
+def made_up(folder: Path, errors: dict[str, list[float]]) -> pd.DataFrame:
+    """Finished runs of C1 with these errors, one a seed."""
+    for method, runs in errors.items():
+        for seed, error in enumerate(runs):
+            write_run(folder, small_config(experiment="c1-corrupt-labels", method=method, seed=seed), error)
+    return dhm.load_runs(folder)
 
 
-def test_verdicts_follow_from_the_runs() -> None:
+def test_verdicts_follow_from_the_runs(tmp_path: Path) -> None:
     """Three rows of a table of six planned: Holm by hand, at the worst the missing three can do."""
     errors = {"baseline": [66.1, 66.9, 66.4, 67.2, 66.6], "dsl": [66.0, 66.8, 66.2, 66.9, 66.3],
               "dhm": [62.0, 62.5, 61.8, 62.4, 62.2]}  # fmt: skip
-    judged = {row.gain.label: row for row in evidence.judge(made_up("c1-corrupt-labels", errors))}
+    judged = {row.gain.label: row for row in evidence.judge(made_up(tmp_path, errors))}
     pairs = [("baseline", "dhm"), ("baseline", "dsl"), ("dsl", "dhm")]
     p = sorted(stats.ttest_ind(errors[first], errors[second], equal_var=False).pvalue for first, second in pairs)
     by_hand = np.maximum.accumulate([min(1.0, (6 - i) * value) for i, value in enumerate(p)])
@@ -50,9 +49,9 @@ def test_verdicts_follow_from_the_runs() -> None:
     assert judged["c2-clean-labels: DHM over baseline"].verdict == "not run"
 
 
-def test_missing_seeds_leave_the_verdict_open() -> None:
+def test_missing_seeds_leave_the_verdict_open(tmp_path: Path) -> None:
     errors = {"baseline": [66.1, 66.9, 66.4], "dhm": [62.0, 62.5]}
-    judged = {row.gain.label: row.verdict for row in evidence.judge(made_up("c1-corrupt-labels", errors))}
+    judged = {row.gain.label: row.verdict for row in evidence.judge(made_up(tmp_path, errors))}
     assert judged["c1-corrupt-labels: DHM over baseline"] == "incomplete (2 of 5 seeds)"
     assert judged["c1-corrupt-labels: DSL over baseline"] == "not run"
 

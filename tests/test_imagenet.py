@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from torchvision.transforms import v2
 
 import dhm
-from dhm import recipes, zoo
+from dhm import presets, recipes, zoo
 from dhm.__main__ import configs_from, main, parser
 
 PARAMETERS = {  # of the released networks, by owner
@@ -180,7 +180,7 @@ def test_recipes_of_the_text() -> None:
          ("resnet18", "baseline", "fixed_scale"), ("resnet18", "dsl", "fixed_scale"), *deep]
     )  # fmt: skip
     assert [r.name for r in recipes.table2("paper", controls=False)] == [r.name for r in runs if r not in runs[3:5]]
-    assert recipes.settings("paper", "resnet34", "dhm")["augment"] == "fixed_scale"
+    assert presets.settings("paper", "resnet34", "dhm")["augment"] == "fixed_scale"
 
 
 def test_command_line_trains_the_runs_of_the_table() -> None:

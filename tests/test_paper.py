@@ -137,7 +137,9 @@ def test_table_3_as_printed(text: str) -> None:
     assert {(n.std, n.n) for n in paper.table("table3")} == {(None, 1)}
 
 
-@pytest.mark.parametrize("name", ["table1", "table2", "table3", "table4", "table5", "directions"])
+@pytest.mark.parametrize(
+    "name", ["table1", "table2", "table3", "table4", "table5", "directions", "appendix_d", "appendix_e", "appendix_f"]
+)
 def test_every_number_has_its_place(name: str) -> None:
     for number in paper.table(name):
         assert number.source.startswith(("Table ", "Section ", "Appendix ")), number
@@ -164,3 +166,73 @@ def test_numbers_are_found_from_an_ordinary_install(tmp_path: Path) -> None:
     told = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert told.returncode == 0, told.stderr
     assert told.stdout.split() == f"{[True] * len(tables)} 21 {len(claims.read())}".split()
+
+
+def plain(text: str) -> str:
+    """Running text without TeX, on one line."""
+    return " ".join(text.replace("$", "").replace("\\pm", "±").split()).replace(" ,", ",")
+
+
+def appendix_of(letter: str, following: str, text: str) -> str:
+    """An appendix, from its heading to the next one's."""
+    return text[text.index(f"## {letter}. ") : text.index(f"## {following}. ")]
+
+
+def spread(found: re.Match[str] | None) -> tuple[float, float]:
+    assert found
+    return float(found[1]), float(found[2])
+
+
+FIGURE = r"([\d.]+) ± ([\d.]+)"
+
+
+def test_appendix_d_as_printed(text: str) -> None:
+    appendix = plain(appendix_of("D", "E", text))
+    (ours,) = paper.table("appendix_d")
+    assert spread(re.search(rf"Table 1 with the {FIGURE} \(mean ± std\.\) top-1 error", appendix)) == (
+        ours.value,
+        ours.std,
+    )
+    assert (
+        re.search(r"probability of ([\d.]+) when calculating mimicking losses at each training epoch", appendix)[1]
+        == "0.5"
+    )
+    assert (ours.network, ours.method, ours.metric) == ("resnet32", "dhm, Bernoulli 0.5", "top1_error")
+
+
+def test_appendix_e_as_printed(text: str) -> None:
+    """Accuracies, in the order of the text: baseline and DHM at a fifth, then at half of the labels."""
+    appendix = plain(appendix_of("E", "F", text))
+    printed = [
+        spread(re.search(rf"When 20% training labels .*? drops nearly 10 percent to {FIGURE}", appendix)),
+        spread(re.search(rf"still struggles to preserve an accuracy of {FIGURE}", appendix)),
+        spread(re.search(rf"increasing to 50%, .*? drops another 10 percent to {FIGURE}", appendix)),
+        spread(re.search(rf"while ours is {FIGURE}, maintaining a margin", appendix)),
+    ]
+    ours = paper.table("appendix_e")
+    assert [(number.value, number.std) for number in ours] == printed
+    assert {number.metric for number in ours} == {"top1_accuracy"}
+    assert [(number.network.partition(", ")[2][:3], number.method) for number in ours] == [
+        ("20%", "baseline"), ("20%", "dhm"), ("50%", "baseline"), ("50%", "dhm"),
+    ]  # fmt: skip
+    assert "bounded by the range of 5 successive runs" in plain(text[text.index("Figure 3. Curves") :])
+
+
+def test_appendix_f_as_printed(text: str) -> None:
+    appendix = plain(appendix_of("F", "G", text))
+    printed = [
+        spread(re.search(rf"evident decrease in top-1 error to {FIGURE} compared with vanilla", appendix)),
+        spread(re.search(rf"WRN-28-10 \(dropout=0\.3\), .*? decreasing the top-1 error to {FIGURE}", appendix)),
+    ]
+    ours = paper.table("appendix_f")
+    assert [(number.value, number.std) for number in ours] == printed
+    assert [(number.network, number.method, number.metric) for number in ours] == [
+        ("wrn28_10_dropout0.3", method, "top1_error") for method in ("baseline", "dhm")
+    ]
+
+
+@pytest.mark.parametrize("name", ["appendix_d", "appendix_e", "appendix_f"])
+def test_quoted_sentences_stand_in_the_text(name: str, text: str) -> None:
+    for number in paper.table(name):
+        assert (quoted := re.search(r'"(.+)"', number.source))
+        assert quoted[1] in plain(text), number

@@ -14,6 +14,7 @@ from dhm import paper, plots, recipes
 from dhm.analysis import cost, pairs, results
 from dhm.analysis.statistics import Sample
 from dhm.analysis.variants import method_of, spoken, variant
+from dhm.config import METHODS
 from dhm.data import load
 from dhm.evaluation import evaluate
 from dhm.plots.curves import accuracies
@@ -62,7 +63,7 @@ def test_spoken() -> None:
 def runs(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
     """Baseline, DSL and DHM of a second each."""
     folder = tmp_path_factory.mktemp("runs")
-    for method in recipes.METHODS:
+    for method in METHODS:
         dhm.fit(small_config(method=method), runs_dir=folder, accelerator="cpu", progress=False)
     return dhm.load_runs(folder)
 

@@ -1,4 +1,4 @@
-"""The architecture tables (Tables 6-10) read off the networks, their departures from print, and what branches cost."""
+"""The architecture tables (Tables 6-10) read off the networks, and their departures from print."""
 
 import csv
 from collections import Counter
@@ -9,11 +9,11 @@ from typing import Any
 import pandas as pd
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from dhm import paths
 from dhm.branches import MAIN, BranchedNet
 from dhm.errors import InputError
+from dhm.flops import blank
 from dhm.models import StagedNet
 
 SHORTCUTS = ("shortcut", "downsample")
@@ -41,13 +41,13 @@ def table(net: BranchedNet, image_size: int | tuple[int, int] = 32) -> list[Row]
         name: (root, net.branches[name])  # type: ignore[misc]
         for name, root in net.roots.items()
     }
-    rows = [Row("conv1", sizes[0], {MAIN: describe(net.backbone.stem)})]
-    for index, stage in enumerate(net.backbone.stages):
-        cells = {MAIN: describe(stage)}
+    rows = []
+    for index, part in enumerate(net.backbone.parts):
+        cells = {MAIN: describe(part)}
         for name, (root, tower) in towers.items():
-            if index >= root and tower.stages:
-                cells[name] = describe(tower.stages[index - root])
-        rows.append(Row(f"conv{index + 2}_x", sizes[index + 1], cells))
+            if index > root and tower.parts:
+                cells[name] = describe(tower.parts[index - root - 1])
+        rows.append(Row(f"conv{index + 1}_x" if index else "conv1", sizes[index], cells))
     heads = {MAIN: net.backbone, **{name: tower for name, (_, tower) in towers.items()}}
     rows.append(
         Row("classifier", "1x1", {name: f"average pool, {t.classifier.out_features}-d fc" for name, t in heads.items()})
@@ -125,45 +125,8 @@ def _sizes(backbone: StagedNet, image_size: int | tuple[int, int]) -> list[str]:
     hooks = [backbone.get_submodule(module).register_forward_hook(note(key)) for key, module in names.items()]
     was_training = backbone.training
     with torch.no_grad():
-        backbone.eval()(_blank(backbone, image_size))
+        backbone.eval()(blank(backbone, image_size))
     backbone.train(was_training)
     for hook in hooks:
         hook.remove()
     return [sizes[key] for key in names]
-
-
-def flops(net: BranchedNet, image_size: int | tuple[int, int] = 32) -> dict[str, int]:
-    """Multiply-adds of one image, by owner: B0 (with the trunk) and what each branch adds while training.
-
-    Inference runs B0 alone. A network on the device "meta" is counted without computing. Torch's counter takes a
-    multiply-add for two operations; here it is one.
-    """
-    was_training = net.training
-    net.eval()
-    with torch.no_grad():
-        image = _blank(net.backbone, image_size)
-        inner = net.backbone.representations(image)
-        parts: dict[str, tuple[nn.Module, torch.Tensor]] = {MAIN: (net.backbone, image)}
-        parts |= {name: (net.branches[name], inner[root]) for name, root in net.roots.items()}
-        counts = {}
-        for name, (module, x) in parts.items():
-            with FlopCounterMode(display=False) as counter:
-                module(x)
-            counts[name] = counter.get_total_flops() // 2
-    net.train(was_training)
-    return counts
-
-
-def inference_flops(net: BranchedNet, image_size: int | tuple[int, int] = 32) -> int:
-    """Multiply-adds of one image through the network in eval mode, counted as `flops` counts them."""
-    was_training = net.training
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        net.eval()(_blank(net, image_size))
-    net.train(was_training)
-    return counter.get_total_flops() // 2
-
-
-def _blank(net: nn.Module, image_size: int | tuple[int, int]) -> torch.Tensor:
-    """A black image (1, 3, H, W) on the network's own device, which may be "meta"."""
-    height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
-    return torch.zeros(1, 3, height, width, device=next(net.parameters()).device)

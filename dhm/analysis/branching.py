@@ -8,7 +8,7 @@ import torch
 
 from dhm.analysis.eq11 import TERMS, Head, expand_value, split
 from dhm.analysis.perturbation import Isotropic, Measured, Perturbation, monte_carlo
-from dhm.branches import MAIN, BranchedNet
+from dhm.branches import IMAGE, MAIN, BranchedNet
 from dhm.data.images import Images, crop_and_flip
 from dhm.errors import InputError
 from dhm.randomness import generator
@@ -27,6 +27,8 @@ def heads_after(net: BranchedNet, first: str, second: str) -> tuple[int, Head, H
     copy = deepcopy(net).cpu().double().eval().requires_grad_(False)
     ends = {MAIN: len(copy.backbone.stages), **copy.roots}
     root = min(ends[first], ends[second])
+    if root == IMAGE:
+        raise InputError(f"{first} and {second} share nothing, so they have no common representation")
 
     def head(name: str) -> Head:
         trunk = copy.backbone.stages[root : ends[name]]

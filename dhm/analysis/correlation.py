@@ -46,7 +46,7 @@ def _blocks(net: BranchedNet, name: str) -> dict[tuple[int, int], torch.Tensor]:
     """Weights (out, in, 3, 3) of the 3x3 layer of every block of a head's own stages, by (stage, index) from 1."""
     if name not in net.heads:
         raise InputError(f"the network has no classifier {name!r}; it has {', '.join(net.heads)}")
-    root = net.roots.get(name, 0)
+    root = max(net.roots.get(name, 0), 0)
     own = net.backbone if name == MAIN else net.branches[name]
     found = {}
     for stage, modules in enumerate(getattr(own, "stages", ()), start=root + 1):
@@ -237,8 +237,8 @@ def descriptors(net: BranchedNet, images: torch.Tensor) -> dict[str, np.ndarray]
     """Pooled features (N, P) of every classifier, what its last linear layer sees, in eval mode."""
     was_training = net.training
     net.eval()
-    inner = net.backbone.representations(images)
-    found = {MAIN: net.backbone.descriptor(inner[-1])}
+    inner = net.representations(images)
+    found = {MAIN: net.backbone.descriptor(inner[max(inner)])}
     for name, root in net.roots.items():
         found[name] = net.branches[name].features(inner[root])  # type: ignore[operator]
     net.train(was_training)

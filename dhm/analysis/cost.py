@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import pandas as pd
 import torch
 
-from dhm.analysis.architecture import flops
-from dhm.analysis.variants import spoken, variant
+from dhm.analysis.variants import names, spoken
 from dhm.config import Config
+from dhm.flops import flops
 from dhm.zoo import network_of
 
 
@@ -35,8 +35,8 @@ def scaled(
     rate = seconds_per_image / multiply_adds(measured, image_size)
     hours: dict[tuple[str, str], float] = {}
     total: dict[str, float] = {}
-    for config in configs:
-        key = (config.network, spoken(variant(config.to_dict())))
+    for config, name in zip(configs, names(configs), strict=True):
+        key = (config.network, spoken(name))
         if key not in hours:
             hours[key] = rate * multiply_adds(config, image_size) * images * config.epochs / 3600
         total[config.network] = total.get(config.network, 0.0) + hours[key]

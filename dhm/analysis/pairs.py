@@ -8,7 +8,7 @@ import numpy as np
 from statsmodels.stats.multitest import multipletests
 
 from dhm.analysis.statistics import label, mcnemar
-from dhm.analysis.variants import variant
+from dhm.analysis.variants import names
 from dhm.errors import InputError
 from dhm.runs import RunRecord
 
@@ -53,8 +53,8 @@ def observed(runs: "pd.DataFrame", comparisons: Sequence[tuple[str, str]]) -> di
     """
     records = [RunRecord.read(folder) for folder in runs["folder"]] if len(runs) else []
     by_key: dict[tuple[str, str], list[RunRecord]] = {}
-    for record in records:
-        by_key.setdefault((record.config.network, variant(record.config.to_dict())), []).append(record)
+    for record, name in zip(records, names([record.config for record in records]), strict=True):
+        by_key.setdefault((record.config.network, name), []).append(record)
     found = {}
     for network in dict.fromkeys(network for network, _ in by_key):
         for first, second in comparisons:

@@ -5,9 +5,9 @@ from collections.abc import Callable, Mapping
 import torch
 from torch.nn import functional as F
 
-from dhm.analysis.architecture import flops, inference_flops
 from dhm.analysis.eq11 import Head, expand_value
 from dhm.branches import MAIN
+from dhm.flops import flops, inference_flops
 from dhm.zoo import create_model, list_models
 
 IMAGE_SIZE = 64

@@ -8,8 +8,8 @@ import pandas as pd
 from dhm import paper, paths
 from dhm.analysis.pairs import Pair, columns, p_word
 from dhm.analysis.statistics import COMPARISONS, Gain, Sample, holm, label, verdict, welch
-from dhm.analysis.variants import spoken, variant
-from dhm.runs import load_runs
+from dhm.analysis.variants import names, spoken
+from dhm.runs import RunRecord, load_runs
 from dhm.zoo import family_of
 
 Samples = dict[tuple[str, str], Sample]
@@ -20,12 +20,13 @@ def samples(runs: pd.DataFrame, metric: str = "top1_error", which: str = "last")
     """Errors of finished runs (`dhm.load_runs`) after the "last" or the "best" epoch; those of branch B1's classifier
     stand under "dhm at B1"."""
     values: dict[tuple[str, str], list[float]] = {}
-    for run in runs.to_dict("records"):
+    called = names([RunRecord.read(folder).config for folder in runs["folder"]]) if len(runs) else []
+    for run, variant in zip(runs.to_dict("records"), called, strict=True):
         for column in runs.columns:
             epoch, _, rest = column.partition("/")
             head, _, measured = rest.partition("/")
             if epoch == which and measured == metric and not math.isnan(run[column]):
-                name = variant(run) if head == "B0" else f"{variant(run)} at {head}"
+                name = variant if head == "B0" else f"{variant} at {head}"
                 values.setdefault((run["network"], name), []).append(run[column])
     return {key: Sample.of(found) for key, found in values.items()}
 
@@ -109,6 +110,18 @@ def error_table(
     table = pd.DataFrame.from_dict(rows, orient="index").fillna("–")
     table.index = pd.MultiIndex.from_tuples(rows, names=["source", "network"])
     return table.rename(columns={"dsl": "DSL", "dhm": "DHM"})
+
+
+def variant_table(sources: Mapping[str, Samples], variants: Sequence[str]) -> pd.DataFrame:
+    """Errors of several sources under each other, a row for each network, a column for each of the variants."""
+    cells = {
+        (title, network): {spoken(name): str(source.get((network, name), "–")) for name in variants}
+        for title, source in sources.items()
+        for network in dict.fromkeys(network for network, _ in source)
+    }
+    table = pd.DataFrame.from_dict(cells, orient="index")
+    table.index = pd.MultiIndex.from_tuples(cells, names=["source", "network"])
+    return table
 
 
 def gains(source: Samples, comparisons: Sequence[tuple[str, str]] = COMPARISONS) -> list[Gain]:

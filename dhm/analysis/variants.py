@@ -1,12 +1,15 @@
 """What a run is called in a table: one name for the same training wherever it stands."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dhm.recipes import shallow
+from dhm.config import Config
+from dhm.flops import at_equal_flops
+from dhm.presets import shallow
 from dhm.zoo import family_of
 
 FIXED = "fixed scale"
+EQUAL = "equal FLOPs"
 
 
 def variant(run: Mapping[str, Any]) -> str:
@@ -14,18 +17,32 @@ def variant(run: Mapping[str, Any]) -> str:
 
     It starts with the method, or with "B1 alone" for an isolated branch, and goes on with what departs from the
     recipe: "dhm with B1" (these side branches only), "dhm top-down", "dsl, bare heads" (classifiers directly on the
-    layers), "baseline, fixed scale" (scale augmentation cancelled, where the recipe has it).
+    layers), "dhm, Bernoulli 0.5" (branches drawn for mimicking at every epoch), "baseline, fixed scale" (scale
+    augmentation cancelled, where the recipe has it). DHM of two networks that share nothing is "dml", mutual learning.
     """
     name = f"{run['isolated']} alone" if run["isolated"] != "B0" else run["method"]
     branches = run["branches"]
+    if branches == "twin":
+        name = {"dhm": "dml", "dsl": "dsl with twin"}.get(name, name)
     if run["method"] != "baseline" and not isinstance(branches, str):
         bare = all(not branch.get("depths") for branch in branches)
         name += ", bare heads" if bare else " with " + " & ".join(branch["name"] for branch in branches)
     if run["direction"] != "both":
         name += " " + run["direction"].replace("_", "-")
+    if run["method"] == "dhm" and run["mimic_probability"] < 1:
+        name += f", Bernoulli {run['mimic_probability']:g}"
     if run["augment"] in ("scale", "fixed_scale") and run["augment"] != _usual_augmentation(run):
         name += f", {FIXED}" if run["augment"] == "fixed_scale" else ", with scale"
     return name
+
+
+def names(runs: Sequence[Config]) -> list[str]:
+    """The names of runs that stand together: each by `variant`, but "baseline, equal FLOPs" where one is the plain
+    network trained for the FLOPs of a DHM run among them."""
+    longest = max((run.epochs for run in runs if run.method == "baseline"), default=0)
+    mimicking = [run for run in runs if run.method == "dhm" and run.epochs < longest]
+    equal = {at_equal_flops(run).digest for run in mimicking}
+    return [variant(run.to_dict()) + (f", {EQUAL}" if run.digest in equal else "") for run in runs]
 
 
 def _usual_augmentation(run: Mapping[str, Any]) -> str:
@@ -35,9 +52,10 @@ def _usual_augmentation(run: Mapping[str, Any]) -> str:
 
 def spoken(name: str) -> str:
     """A variant as tables and figures print it."""
-    return name.replace("dsl", "DSL").replace("dhm", "DHM")
+    return name.replace("dsl", "DSL").replace("dhm", "DHM").replace("dml", "DML")
 
 
 def method_of(name: str) -> str:
-    """The method behind a variant; a branch alone is trained as a baseline is."""
-    return next((method for method in ("dsl", "dhm") if name.startswith(method)), "baseline")
+    """The method behind a variant, mutual learning ("dml") as one of its own; a branch alone is trained as a
+    baseline is."""
+    return next((method for method in ("dsl", "dhm", "dml") if name.startswith(method)), "baseline")

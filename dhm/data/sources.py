@@ -67,7 +67,7 @@ def load(
     tested = torch.isin(source.labels["val"], kept).nonzero().flatten()
     labels = _labels(source, kept, [("train", chosen)])
     classes = tuple(source.classes[i] for i in kept)
-    seen = redraw(labels, config.label_noise, len(classes), config.seed) if config.label_noise else labels
+    seen = redraw(labels, config.label_noise, len(classes), config.seed, config.label_noise_excludes_truth)
     test_parts = [("val", tested)] + ([("train", rest)] if config.test_on == "val+rest" else [])
     test_labels = _labels(source, kept, test_parts)
     train: ImageSet

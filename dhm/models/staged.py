@@ -50,6 +50,11 @@ class StagedNet(nn.Module):
         return tuple(self._sequence(names) for names in self._stages)
 
     @property
+    def parts(self) -> tuple[nn.Sequential, ...]:
+        """All that runs before the head: the stem, where there is one, and the stages."""
+        return (*((self.stem,) if self._stem else ()), *self.stages)
+
+    @property
     def head(self) -> nn.Sequential:
         """What turns the last stage's output into logits."""
         return self._sequence(self._head)

@@ -1,8 +1,9 @@
-"""Training curves in the manner of Figure 2."""
+"""Training curves in the manner of Figures 2 and 3."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -41,16 +42,56 @@ def training(
         ax.set(title=title, xlabel="epoch", ylabel="top-1 accuracy of B0 (%)")
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         _magnify(ax, runs, marks, zoom)
-    lines = [Line2D([], [], color=METHODS[method_of(name)], label=spoken(name)) for name in names]
-    lines += [
-        Line2D([], [], color="#222222", label="training"),
-        Line2D([], [], color="#222222", linestyle="--", label="validation"),
-    ]
+    lines = [*_named(names), *_training_and_validation()]
     if plain:
         end = {"marker": "D", "markerfacecolor": "white", "linestyle": "none", "markersize": 6}
         lines.append(Line2D([], [], color="#222222", label="training images,\neval mode, no\naugmentation", **end))  # type: ignore[arg-type]
     axes[-1].legend(handles=lines, loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
     return fig
+
+
+def ranges(panels: Mapping[str, Mapping[str, Sequence[Epochs]]]) -> Figure:
+    """Top-1 accuracy of B0 in training (solid) and validation (dashed) as in Figure 3: the mean over runs, in a band
+    from the least to the largest.
+
+    Training accuracy is what the loop saw, against the labels it was given: of corrupt ones, it rises with what is
+    learnt by heart.
+
+    Args:
+        panels: title -> variant -> metrics of its runs, which have the same number of epochs.
+    """
+    columns = min(len(panels), 3)
+    rows = -(-len(panels) // columns)
+    fig, axes = figure(rows, columns, (1.6 + 4.4 * columns, 3.8 * rows))
+    for ax, (title, variants) in zip(axes, panels.items(), strict=False):
+        for name, runs in variants.items():
+            (epochs, *_), *_ = curves = [accuracies(metrics) for metrics in runs]
+            for number, line in ((1, "-"), (2, "--")):
+                values = np.array([curve[number] for curve in curves])
+                colour = METHODS[method_of(name)]
+                ax.plot(epochs, values.mean(axis=0), line, color=colour, linewidth=1.4)
+                ax.fill_between(epochs, values.min(axis=0), values.max(axis=0), color=colour, alpha=0.2, linewidth=0)
+        ax.set(title=title, xlabel="epoch", ylabel="top-1 accuracy of B0 (%)")
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    for ax in axes[len(panels) :]:
+        ax.set_axis_off()
+    drawn = dict.fromkeys(name for variants in panels.values() for name in variants)
+    axes[columns - 1].legend(
+        handles=[*_named(drawn), *_training_and_validation()],
+        loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False,
+    )  # fmt: skip
+    return fig
+
+
+def _named(variants: Iterable[str]) -> list[Line2D]:
+    return [Line2D([], [], color=METHODS[method_of(name)], label=spoken(name)) for name in variants]
+
+
+def _training_and_validation() -> list[Line2D]:
+    return [
+        Line2D([], [], color="#222222", label="training"),
+        Line2D([], [], color="#222222", linestyle="--", label="validation"),
+    ]
 
 
 def accuracies(epochs: Epochs) -> tuple[list[int], list[float], list[float]]:

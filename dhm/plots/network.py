@@ -38,13 +38,14 @@ def draw_network(net: BranchedNet, image_size: int = 32, title: str = "") -> Fig
     shapes = deepcopy(net).to("meta").eval()
     with torch.no_grad():
         x = torch.zeros(1, 3, image_size, image_size, device="meta")
-        inner = shapes.backbone.representations(x)
+        inner = shapes.representations(x)
         stem = Box(f"stem\n{_size(inner[0])}", inner[0].shape[-1] < image_size)
         trunk = _boxes(shapes.backbone.stages, 0, inner[0], inner[0].shape[-1])
         towers, widths = {MAIN: [box for box, _ in trunk]}, [inner[0].shape[-1], *(width for _, width in trunk)]
         for name, root in shapes.roots.items():
-            stages = getattr(shapes.branches[name], "stages", ())
-            towers[name] = [box for box, _ in _boxes(stages, root, inner[root], widths[root])]
+            stages, start = getattr(shapes.branches[name], "stages", ()), max(root, 0)
+            own = [box for box, _ in _boxes(stages, start, inner[start], widths[start])]
+            towers[name] = own if root == start else [stem, *own]
     return _draw(stem, towers, shapes.roots, f"image\n{image_size}×{image_size}", title)
 
 
@@ -99,7 +100,7 @@ def _draw(stem: Box, towers: dict[str, list[Box]], roots: dict[str, int], image:
             x = fork
         for index, box in enumerate(towers[name], start=root + 1):
             _line(axes, [(x, y), (column(index) - BOX_WIDTH / 2, y)], colour, arrow=True)
-            _box(axes, column(index), y, box)
+            _box(axes, column(index), y, box, plain=index == 0)
             x = column(index) + BOX_WIDTH / 2
         _line(axes, [(x, y), (dots - 0.12, y)], colour, arrow=True)
         axes.plot(dots, y, "o", color=colour, markersize=11, zorder=3)

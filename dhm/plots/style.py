@@ -9,9 +9,9 @@ from matplotlib.figure import Figure
 
 from dhm import paths
 
-METHODS = {"baseline": "#7f7f7f", "dsl": "#e69f00", "dhm": "#0072b2"}
+METHODS = {"baseline": "#7f7f7f", "dsl": "#e69f00", "dhm": "#0072b2", "dml": "#009e73"}
 """Colours that stay apart for colour-blind readers (Okabe & Ito)."""
-NAMES = {"baseline": "baseline", "dsl": "DSL", "dhm": "DHM"}
+NAMES = {"baseline": "baseline", "dsl": "DSL", "dhm": "DHM", "dml": "DML"}
 
 
 def figure(rows: int = 1, columns: int = 1, size: tuple[float, float] = (7.0, 4.0)) -> tuple[Figure, list[Axes]]:

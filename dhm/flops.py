@@ -1,0 +1,78 @@
+"""Multiply-adds, counted on the networks themselves: what an answer costs, what training costs, and a fair price."""
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from dhm.branches import MAIN, BranchedNet
+from dhm.config import Config
+from dhm.zoo import network_of
+
+MIMICKING = ("branches", "direction", "temperature", "ce_weights", "mimic_weights", "mimic_probability")
+"""Settings that have no meaning for the plain network."""
+
+
+def flops(net: BranchedNet, image_size: int | tuple[int, int] = 32) -> dict[str, int]:
+    """Multiply-adds of one image, by owner: B0 (with the trunk) and what each branch adds while training.
+
+    Inference runs B0 alone. A network on the device "meta" is counted without computing. Torch's counter takes a
+    multiply-add for two operations; here it is one.
+    """
+    was_training = net.training
+    net.eval()
+    with torch.no_grad():
+        image = blank(net.backbone, image_size)
+        inner = net.representations(image)
+        parts: dict[str, tuple[nn.Module, torch.Tensor]] = {MAIN: (net.backbone, image)}
+        parts |= {name: (net.branches[name], inner[root]) for name, root in net.roots.items()}
+        counts = {}
+        for name, (module, x) in parts.items():
+            with FlopCounterMode(display=False) as counter:
+                module(x)
+            counts[name] = counter.get_total_flops() // 2
+    net.train(was_training)
+    return counts
+
+
+def inference_flops(net: BranchedNet, image_size: int | tuple[int, int] = 32) -> int:
+    """Multiply-adds of one image through the network in eval mode, counted as `flops` counts them."""
+    was_training = net.training
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        net.eval()(blank(net, image_size))
+    net.train(was_training)
+    return counter.get_total_flops() // 2
+
+
+def blank(net: nn.Module, image_size: int | tuple[int, int]) -> torch.Tensor:
+    """A black image (1, 3, H, W) on the network's own device, which may be "meta"."""
+    height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
+    return torch.zeros(1, 3, height, width, device=next(net.parameters()).device)
+
+
+def training_flops(config: Config, image_size: int | None = None) -> int:
+    """Multiply-adds of one training image in a run: forward through all that is trained, and backward.
+
+    Counted operation by operation, so the first convolution sends nothing back to the image. The losses, batch norm and
+    the optimizer are left out, as the counter leaves them.
+
+    Args:
+        image_size: pixels of a side; by default the configuration's, and CIFAR's 32 where it names none.
+    """
+    with torch.device("meta"):
+        net = network_of(config).eval()
+    with FlopCounterMode(display=False) as counter:
+        logits = net.all_logits(blank(net, image_size or config.image_size or 32))
+        torch.stack([z.sum() for z in logits.values()]).sum().backward()
+    return counter.get_total_flops() // 2
+
+
+def at_equal_flops(config: Config, image_size: int | None = None) -> Config:
+    """The plain network for as many epochs as cost the training FLOPs of a configuration, to the nearest epoch.
+
+    Milestones move in proportion, so that the learning rate falls at the same shares of the training.
+    """
+    neutral = {name: getattr(Config(), name) for name in MIMICKING}
+    plain = config.replace(**{**neutral, "method": "baseline"})
+    longer = training_flops(config, image_size) / training_flops(plain, image_size)
+    milestones = [round(milestone * longer) for milestone in config.milestones]
+    return plain.replace(epochs=round(config.epochs * longer), milestones=milestones)

@@ -1,0 +1,34 @@
+"""What a training costs against what it comes to."""
+
+from typing import Any
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from dhm.analysis.variants import EQUAL, method_of, spoken
+from dhm.plots.style import METHODS, figure
+
+
+def price(panels: dict[str, pd.DataFrame]) -> Figure:
+    """Top-1 error of B0 against multiply-adds of the whole training, a panel for each table of `analysis.price`.
+
+    Bars are standard deviations over seeds; the hollow dot is the plain network at DHM's price.
+    """
+    fig, axes = figure(1, len(panels), (1.8 + 4.2 * len(panels), 3.8))
+    shown: dict[str, Any] = {}
+    for ax, (title, table) in zip(axes, panels.items(), strict=True):
+        for row in table.reset_index().to_dict("records"):
+            name = row["variant"]
+            colour = METHODS[method_of(name)]
+            face = "white" if name.endswith(EQUAL) else colour
+            error = row["error"]
+            spread = 0.0 if error.n == 1 else error.std
+            shown[spoken(name)] = ax.errorbar(
+                row["training"], error.mean, yerr=spread, fmt="o", capsize=3, color=colour, markerfacecolor=face
+            )
+        ax.set(title=title, xlabel="multiply-adds of the whole training", ylabel="top-1 error of B0 (%)")
+        ax.set_xlim(0, 1.1 * table["training"].max())
+    axes[-1].legend(
+        list(shown.values()), list(shown), loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False
+    )  # fmt: skip
+    return fig
