@@ -125,6 +125,39 @@ def test_a_gain_below_half_of_the_papers_contradicts(tmp_path: Path) -> None:
     assert finding(findings, "table1-resnet32-dhm-error").verdict == "different"
 
 
+def test_appendices_are_judged_beside_table_1(tmp_path: Path) -> None:
+    """Corrupt labels: a gain of its own, and the difference of two gains against one by hand."""
+    rng = np.random.default_rng(2)
+    means = {(0.0, "baseline"): 19.0, (0.0, "dhm"): 17.2, (0.5, "baseline"): 38.7, (0.5, "dhm"): 35.0}
+    errors: dict[tuple[float, str], list[float]] = {key: [] for key in means}
+    for config in recipes.appendix_e("paper", ratios=(0.0, 0.5)):
+        errors[config.label_noise, config.method].append(
+            means[config.label_noise, config.method] + 0.2 * rng.standard_normal()
+        )
+        write_run(tmp_path, config, errors[config.label_noise, config.method][-1])
+    findings = judgement.judge(CLAIMS, shelf.gather([tmp_path]))
+    assert finding(findings, "corrupt-50").verdict == "reproduced"
+    assert finding(findings, "corrupt-20").verdict == "not run"
+    assert finding(findings, "corrupt-20").printed == "+3.41"
+    larger = finding(findings, "corrupt-larger-50")
+    mean = {key: np.mean(values) for key, values in errors.items()}
+    by_hand = mean[0.5, "baseline"] - mean[0.5, "dhm"] - (mean[0.0, "baseline"] - mean[0.0, "dhm"])
+    assert larger.ours.startswith(f"{by_hand:+.2f} [")
+    assert larger.verdict == "reproduced"
+
+
+def test_dropout_is_compared_across_networks(tmp_path: Path) -> None:
+    means = {("wrn28_10", "baseline"): 19.0, ("wrn28_10_dropout0.3", "baseline"): 18.7,
+             ("wrn28_10", "dhm"): 17.2, ("wrn28_10_dropout0.3", "dhm"): 17.25}  # fmt: skip
+    for config in recipes.appendix_f("paper"):
+        write_run(tmp_path, config, means[config.network, config.method] + 0.01 * config.seed)
+    findings = judgement.judge(CLAIMS, shelf.gather([tmp_path]))
+    assert finding(findings, "dropout").verdict == "reproduced"
+    assert finding(findings, "dropout").ours.startswith("+0.30 [")
+    assert finding(findings, "dropout-complementary").verdict == "contradicted"
+    assert finding(findings, "dropout-dhm").verdict == "reproduced"
+
+
 def test_few_seeds_decide_nothing(tmp_path: Path) -> None:
     table1_runs(tmp_path, {"baseline": [30.3, 30.1], "dhm": [27.4, 27.6]})
     findings = judgement.judge(CLAIMS, shelf.gather([tmp_path]))

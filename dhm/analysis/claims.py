@@ -4,6 +4,8 @@
 
     row        `second` beats `first` in one network of a printed table
     every      the same in every network of the table, or in those named, perhaps by more than `at_least` points
+    between    `second` in the second network named beats `first` in the first
+    larger     `second` gains more over `first` in the second network named than in the first
     number     the mean error of one network under `second`, to within the margin of `statistics.tost`
     same       one number, printed in several tables, is the same everywhere
     measure    a quantity the paper prints no number of is lower for `second`: train_accuracy, gradient_cosine, cka
@@ -20,8 +22,8 @@ from dhm.analysis.proofs import PROOFS
 from dhm.analysis.results import Samples, missed, published
 from dhm.errors import InputError
 
-KINDS = ("row", "every", "number", "same", "measure", *PROOFS)
-MORE_IS_BETTER = ("mAP", "rank1", "top1_accuracy")
+KINDS = ("row", "every", "between", "larger", "number", "same", "measure", *PROOFS)
+MORE_IS_BETTER = ("mAP", "rank1")
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,11 @@ def compared(errors: Samples, first: str, second: str) -> list[str]:
 
 @cache
 def printed_errors(table: str, metric: str) -> Samples:
-    """A printed table as errors; of figures of which more is better, what is missing to 100 %."""
+    """A printed table as errors; of figures of which more is better, what is missing to 100 %.
+
+    Appendices compare with rows of Table 1, which stand beside theirs.
+    """
+    if table.startswith("appendix"):
+        return {**published("table1"), **published(table), **missed(published(table, "top1_accuracy"))}
     printed = published(table, metric)
     return missed(printed) if metric in MORE_IS_BETTER else printed

@@ -8,6 +8,7 @@ from dhm.analysis.claims import Claim, networks
 from dhm.analysis.cost import multiply_adds
 from dhm.analysis.shelf import TABLES
 from dhm.analysis.variants import variant
+from dhm.analysis.wrong_labels import network_at
 from dhm.config import Config
 from dhm.paper import PAPER_SEEDS
 from dhm.recipes import TABLE3_SETS
@@ -19,13 +20,18 @@ def runs_of(claim: Claim) -> list[Config]:
     """The runs by the paper's recipe that decide a claim, five seeds of both sides; none if no training does."""
     if not claim.tables or claim.kind == "same":
         return []
-    table, wanted = claim.tables[0], {name.partition(" at ")[0] for name in (claim.first, claim.second)}
-    chosen = set(networks(claim) if claim.kind == "row" or claim.kind == "every" else claim.networks)
+    wanted = {name.partition(" at ")[0] for name in (claim.first, claim.second)}
+    chosen = set(networks(claim) if claim.kind in ("row", "every") else claim.networks)
     return [
         config
-        for config in TABLES[table]("paper", seeds=range(PAPER_SEEDS))
-        if variant(config.to_dict()) in wanted and {config.network, f"{config.network} on {config.dataset}"} & chosen
+        for config in TABLES[claim.tables[0]]("paper", seeds=range(PAPER_SEEDS))
+        if variant(config.to_dict()) in wanted and chosen & _rows(config)
     ]
+
+
+def _rows(config: Config) -> set[str]:
+    """What a run's network is called in the tables."""
+    return {network_at(config.network, config.label_noise), f"{config.network} on {config.dataset}"}
 
 
 def hours(configs: Iterable[Config], seconds_per_multiply_add: float) -> float:

@@ -9,10 +9,12 @@ import pandas as pd
 
 from dhm.analysis import evidence, kept
 from dhm.analysis.claims import MORE_IS_BETTER, Claim, Finding, compared, networks, printed_errors
+from dhm.analysis.factorial import Interaction, interaction
 from dhm.analysis.proofs import PROOFS
 from dhm.analysis.results import Samples, by_dataset, missed, samples
 from dhm.analysis.shelf import Shelf
-from dhm.analysis.statistics import Gain, Sample, holm, label, tost, verdict, welch
+from dhm.analysis.statistics import Gain, Sample, holm, label, tost, verdict, welch, word
+from dhm.analysis.wrong_labels import by_ratio
 from dhm.errors import InputError
 from dhm.paper import PAPER_SEEDS
 from dhm.runs import RunRecord
@@ -29,6 +31,10 @@ class Ours:
 
     errors: Samples
     gains: Mapping[str, Gain]
+
+    def of(self, network: str, method: str) -> Sample:
+        """The errors of a network under a method, of no run where there is none."""
+        return self.errors.get((network, method), Sample.of([]))
 
 
 def judge(claims: Sequence[Claim], shelf: Shelf) -> list[Finding]:
@@ -49,13 +55,16 @@ def judge(claims: Sequence[Claim], shelf: Shelf) -> list[Finding]:
             own = ours.get((claim.tables[0], claim.metric), Ours({}, {}))
             elsewhere = [measured[name, claim.first, claim.second] for name in claim.elsewhere
                          if (name, claim.first, claim.second) in measured]  # fmt: skip
-            found.append(_number(claim, own) if claim.kind == "number" else _comparison(claim, own, elsewhere))
+            alone = {"number": _number, "between": _between, "larger": _larger}
+            judged = alone[claim.kind](claim, own) if claim.kind in alone else _comparison(claim, own, elsewhere)
+            found.append(judged)
     return found
 
 
 def _ours(table: str, metric: str, claims: Sequence[Claim], runs: pd.DataFrame) -> Ours:
     """Gains by Holm over the rows of the table that are claimed, run or not."""
-    errors = samples(by_dataset(runs) if table == "table3" else runs, metric)
+    rows_of = {"table3": by_dataset, "appendix_e": by_ratio}
+    errors = samples(rows_of.get(table, lambda runs: runs)(runs), metric)
     errors = missed(errors) if metric in MORE_IS_BETTER else errors
     rows = [(network, claim.first, claim.second) for claim in claims
             if (claim.kind, claim.tables, claim.metric) == ("row", (table,), metric)
@@ -129,12 +138,43 @@ def _same(claim: Claim) -> Finding:
 def _number(claim: Claim, ours: Ours) -> Finding:
     """Whether our runs on the paper's data come to the printed error, both with the spread of their runs."""
     key = claim.networks[0], claim.second
-    printed, found = printed_errors(claim.tables[0], claim.metric)[key], ours.errors.get(key, Sample.of([]))
+    printed, found = printed_errors(claim.tables[0], claim.metric)[key], ours.of(*key)
     same = tost(found, printed)
     if same is None:
         return Finding(claim, str(printed), "–", str(found), "one run" if found.n else "not run")
     word = same.word() if found.n >= PAPER_SEEDS else f"incomplete ({found.n} of {PAPER_SEEDS} seeds)"
     return Finding(claim, str(printed), "–", str(found), word)
+
+
+def _between(claim: Claim, ours: Ours) -> Finding:
+    """The figures of two networks, tested by themselves."""
+    first, second = ((network, m) for network, m in zip(claim.networks, (claim.first, claim.second), strict=True))
+    printed = printed_errors(claim.tables[0], claim.metric)
+    expected = welch(claim.id, printed[first], printed[second])
+    gain = welch(claim.id, ours.of(*first), ours.of(*second))
+    return Finding(
+        claim, f"{expected.value:+.2f}", "beyond chance" if expected.low > 0 else "within chance",
+        _told([gain]) if gain.first.n and gain.second.n else "–",
+        verdict(gain, expected.value, same_data=True, seeds=PAPER_SEEDS),
+    )  # fmt: skip
+
+
+def _larger(claim: Claim, ours: Ours) -> Finding:
+    """The difference of the gains in two networks, tested by itself."""
+    cells = [(network, method) for network in claim.networks for method in (claim.first, claim.second)]
+    printed = printed_errors(claim.tables[0], claim.metric)
+    expected = _difference([printed[key] for key in cells])
+    own = [ours.of(*key) for key in cells]
+    found, fewest = _difference(own), min(sample.n for sample in own)
+    told = word(found.value, found.low, found.high, fewest, expected.value, same_data=True, seeds=PAPER_SEEDS)
+    return Finding(
+        claim, f"{expected.value:+.2f}", "beyond chance" if expected.low > 0 else "within chance",
+        str(found) if fewest else "–", told,
+    )  # fmt: skip
+
+
+def _difference(cells: Sequence[Sample]) -> Interaction:
+    return interaction("", (cells[0], cells[1]), (cells[2], cells[3]))
 
 
 def _told(gains: Sequence[Gain]) -> str:

@@ -15,7 +15,8 @@ from dhm.runs import RunRecord, find, load_runs
 
 TABLES: Mapping[str, Callable[..., list[Config]]] = {
     "table1": recipes.table1, "table2": recipes.table2, "table3": recipes.table3, "table4": recipes.table4,
-    "table5": recipes.table5, "directions": recipes.directions,
+    "table5": recipes.table5, "directions": recipes.directions, "appendix_d": recipes.appendix_d,
+    "appendix_e": recipes.appendix_e, "appendix_f": recipes.appendix_f,
 }  # fmt: skip
 """What the paper trained for each of its tables: preset -> runs."""
 

@@ -110,23 +110,33 @@ def holm(gains: Sequence[Gain], planned: int = 0, level: float = LEVEL) -> list[
 
 
 def verdict(gain: Gain, paper_gain: float | None, same_data: bool, seeds: int) -> str:
-    """One of the words of the protocol for a row.
-
-    On the paper's data set: "reproduced" (the adjusted lower bound is above 0), "contradicted" (the upper bound is
-    below half of the paper's gain). On other data: "supported elsewhere", "not supported elsewhere". Otherwise
-    "inconclusive"; with fewer than `seeds` runs "incomplete"; a single run can only "agree" or "disagree in sign".
-    """
+    """One of the words of the protocol for a row, see `word`."""
     fewest = min(gain.first.n, gain.second.n)
+    return word(gain.value, gain.low, gain.high, fewest, paper_gain, same_data, seeds)
+
+
+def word(
+    value: float, low: float, high: float, fewest: int, paper_gain: float | None, same_data: bool, seeds: int
+) -> str:
+    """What a gain and its adjusted interval come to.
+
+    On the paper's data set: "reproduced" (the lower bound is above 0), "contradicted" (the upper bound is below half
+    of the paper's gain). On other data: "supported elsewhere", "not supported elsewhere". Otherwise "inconclusive";
+    with fewer than `seeds` runs "incomplete"; a single run can only "agree" or "disagree in sign".
+
+    Args:
+        fewest: runs on the side that has fewer.
+    """
     if fewest == 0:
         return "not run"
     if fewest == 1:
-        told = "is a tie" if gain.value == 0 else f"{'agrees' if gain.value > 0 else 'disagrees'} in sign"
+        told = "is a tie" if value == 0 else f"{'agrees' if value > 0 else 'disagrees'} in sign"
         return f"{told} (one run)"
     if fewest < seeds:
         return f"incomplete ({fewest} of {seeds} seeds)"
-    if gain.low > 0:
+    if low > 0:
         return "reproduced" if same_data else "supported elsewhere"
-    if paper_gain is not None and gain.high < paper_gain / 2:
+    if paper_gain is not None and high < paper_gain / 2:
         return "contradicted" if same_data else "not supported elsewhere"
     return "inconclusive"
 
