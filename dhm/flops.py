@@ -1,5 +1,8 @@
 """Multiply-adds, counted on the networks themselves: what an answer costs, what training costs, and a fair price."""
 
+import functools
+import json
+
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -8,6 +11,8 @@ from dhm.branches import MAIN, BranchedNet
 from dhm.config import Config
 from dhm.zoo import network_of
 
+NETWORK = ("arch", "options", "branches", "method", "isolated")
+"""Settings that say which network is trained."""
 MIMICKING = ("branches", "direction", "temperature", "ce_weights", "mimic_weights", "mimic_probability")
 """Settings that have no meaning for the plain network."""
 
@@ -58,10 +63,16 @@ def training_flops(config: Config, image_size: int | None = None) -> int:
     Args:
         image_size: pixels of a side; by default the configuration's, and CIFAR's 32 where it names none.
     """
+    network = json.dumps({name: config.to_dict()[name] for name in NETWORK})
+    return _training_flops(network, image_size or config.image_size or 32)
+
+
+@functools.cache
+def _training_flops(network: str, image_size: int) -> int:
     with torch.device("meta"):
-        net = network_of(config).eval()
+        net = network_of(Config.from_dict(json.loads(network))).eval()
     with FlopCounterMode(display=False) as counter:
-        logits = net.all_logits(blank(net, image_size or config.image_size or 32))
+        logits = net.all_logits(blank(net, image_size))
         torch.stack([z.sum() for z in logits.values()]).sum().backward()
     return counter.get_total_flops() // 2
 
