@@ -144,9 +144,10 @@ def configs_from(given: argparse.Namespace, preset: str = "") -> list[Config]:
         changes.pop(name, [start.get(name, default)])
         for name, default in (("arch", "cifar_resnet"), ("seed", 0), ("method", "dhm"))
     )
+    dataset = changes.get("dataset", "")
     return [
         Config.from_dict(
-            {**(start or presets.settings(given.preset or preset, arch, method)), **changes,
+            {**(start or presets.settings(given.preset or preset, arch, method, dataset)), **changes,
              "arch": arch, "method": method, "seed": seed}
         )
         for arch in architectures for seed in seeds for method in methods

@@ -6,13 +6,13 @@ from typing import Any
 from dhm.config import METHODS, Config
 from dhm.errors import InputError
 from dhm.flops import at_equal_flops
-from dhm.presets import CIFAR_PAPER, REID_PAPER, SMALL, reid_settings, resolve, settings, shallow
+from dhm.presets import CIFAR_PAPER, REID_PAPER, REID_SETS, SMALL, reid_settings, resolve, settings, shallow
 from dhm.zoo import EXTRA_BRANCHES, blueprint, branches_of
 
 TABLE1 = ("resnet32", "resnet110", "resnet1202", "densenet40_12", "densenet100_12", "wrn16_8", "wrn28_10")
 TABLE2 = ("resnet18", "resnet50", "resnet101", "resnet152")
 TABLE3 = ("resnet50", "mobilenet_v1")
-TABLE3_SETS = ("market1501", "dukemtmc-reid")
+TABLE3_SETS = REID_SETS[:2]
 TABLE4 = ((), ("B1",), ("B2",), ("B1", "B2"), ("B1", "B2", "B3"))
 """The side branches of each row."""
 

@@ -23,6 +23,16 @@ def configs(line: str) -> list[dhm.Config]:
     return configs_from(parser().parse_args(["train", *line.split()]))
 
 
+def test_a_reid_set_asks_for_its_recipe() -> None:
+    """Table 3's runs, from the network and the data set alone; on another set ResNet-50 keeps ImageNet's."""
+    from dhm import recipes
+
+    (asked,) = configs("--preset paper --arch resnet50 --dataset dukemtmc-reid --method dhm")
+    assert asked.digest in {run.digest for run in recipes.table3("paper", ["resnet50"], ["dukemtmc-reid"], ["dhm"])}
+    (other,) = configs("--preset paper --arch resnet50 --dataset my-images")
+    assert (other.optimizer, other.epochs) == ("sgd", 90)
+
+
 def test_list_names_every_network(capsys: pytest.CaptureFixture) -> None:
     assert main(["list"]) == 0
     out = capsys.readouterr().out
