@@ -11,6 +11,6 @@ from dhm.zoo import create_model, list_models, load_released, load_trained
 
 __version__ = "0.1.0"
 __all__ = [
-    "AttachedNet", "BranchSpec", "BranchedNet", "Config", "DHMLoss", "InputError", "RunRecord", "attach", "create_model", "fit",
-    "list_models", "load_released", "load_runs", "load_trained",
+    "AttachedNet", "BranchSpec", "BranchedNet", "Config", "DHMLoss", "InputError", "RunRecord", "attach",
+    "create_model", "fit", "list_models", "load_released", "load_runs", "load_trained",
 ]  # fmt: skip

@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 import torch
 from torch import nn
@@ -9,7 +10,6 @@ from torch import nn
 from dhm.attach.growing import grow
 from dhm.attach.network import AttachedNet, Tail
 from dhm.attach.tracing import Trace, trace
-from dhm.branches import MAIN
 from dhm.errors import InputError
 from dhm.randomness import generator
 
@@ -25,10 +25,10 @@ def attach(
 ) -> AttachedNet:  # fmt: skip
     """Grow side branches on a network, after the paper's three principles (appendix A).
 
-    A branch is made of the network's own later blocks with weights of its own, so blocks and down-samplings are the network's. The
-    branch from the deepest root (B1) is `width` times as wide, the others (B2, ...) have half the blocks in their last
-    stage. Where a network's code does not allow it, `AttachedNet.describe` says so. The module itself is left as it
-    is: code, weights, state dict.
+    A branch is made of the network's own later blocks with weights of its own, so blocks and down-samplings are the
+    network's. The branch from the deepest root (B1) is `width` times as wide, the others (B2, ...) have half the blocks
+    in their last stage. Where a network's code does not allow it, `AttachedNet.describe` says so. The module itself is
+    left as it is: code, weights, state dict.
 
     Args:
         module: a network from images (N, C, H, W) to logits (N, classes).
@@ -51,16 +51,19 @@ def attach(
         raise InputError("give either at=[roots] or branches={name: root}, not both")
     if width <= 0:
         raise InputError(f"width must be positive, not {width}")
-    if isinstance(at, str) or (at is not None and not at):
-        raise InputError(f"at must be a list of module names, not {at!r}")
-    if branches is not None:
-        return AttachedNet(module, _as_given(module, branches, width, image_size, example, seed))
+    if at is not None and (isinstance(at, str) or not at or len(set(at)) < len(at)):
+        raise InputError(f"at must be a list of different module names, not {at!r}")
+    for branch in (branches or {}).values():
+        _check_branch(module, branch)
     for root in at or ():
-        _check_name(module, root)
+        _check_branch(module, root)
+    if branches is not None and not any(isinstance(branch, str) for branch in branches.values()):
+        return AttachedNet(module, cast(Mapping[str, tuple[str, nn.Module]], branches))
     traced = trace(module, image_size, example)
-    roots = sorted(set(at), key=lambda root: -_position(traced, root)) if at is not None else designed_roots(traced)
-    grown = _grow_all(module, traced, {f"B{number}": root for number, root in enumerate(roots, start=1)}, width, seed)
-    return AttachedNet(module, grown)
+    if branches is None:
+        roots = sorted(at, key=lambda root: -_position(traced, root)) if at is not None else designed_roots(traced)
+        branches = {f"B{number}": root for number, root in enumerate(roots, start=1)}
+    return AttachedNet(module, _grow_all(module, traced, branches, width, seed))
 
 
 def designed_roots(traced: Trace) -> list[str]:
@@ -73,60 +76,57 @@ def designed_roots(traced: Trace) -> list[str]:
     if len(ends) < 2:
         raise InputError(
             f"{type(traced.net).__name__} cannot be branched automatically: on an image of "
-            f"{'x'.join(map(str, traced.image))} all modules that everything passes through work at one resolution "
-            f"{f'(up to {ends[0]})' if ends else '(none has convolutions)'}; pass the roots by at=[names of modules] or a larger "
-            "image_size"
+            f"{'x'.join(map(str, traced.image))} it has {f'a single stage, up to {ends[0]}' if ends else 'no stage'}, "
+            "a stage being what runs at one resolution on the way of everything; pass at=[names of root modules]"
         )
     return ends[-2::-1][:2]
 
 
 def _grow_all(
-    module: nn.Module, traced: Trace, roots: Mapping[str, str], width: float, seed: int | None
+    module: nn.Module, traced: Trace, branches: Mapping[str, Branch], width: float, seed: int | None
 ) -> dict[str, tuple[str, nn.Module]]:
+    """Hand-written branches as they are and the others grown, the deepest first."""
     rng = None if seed is None else generator(seed)
-    deepest = max(roots.values(), key=lambda root: _position(traced, root))
-    return {
-        name: (root, grow(module, traced, root, width if root == deepest else 1.0, root != deepest, rng))
-        for name, root in roots.items()
-    }
+    roots = {name: branch if isinstance(branch, str) else branch[0] for name, branch in branches.items()}
+    order = sorted(branches, key=lambda name: -_position(traced, roots[name], grown=isinstance(branches[name], str)))
+    deepest = roots[order[0]]
+    built: dict[str, tuple[str, nn.Module]] = {}
+    for name in order:
+        branch, root = branches[name], roots[name]
+        if not isinstance(branch, str):
+            built[name] = branch
+        else:
+            built[name] = root, grow(module, traced, root, width if root == deepest else 1.0, root != deepest, rng)
+    return built
 
 
-def _as_given(
-    module: nn.Module, branches: Mapping[str, Branch], width: float, image_size: int | None,
-    example: torch.Tensor | None, seed: int | None,
-) -> dict[str, tuple[str, nn.Module]]:  # fmt: skip
-    """Hand-written branches as they are, the others grown; the network is traced only for the latter."""
-    for name, branch in branches.items():
-        if name == MAIN or not name.isidentifier():
-            raise InputError(f"a branch cannot be called {name!r}: take B1, B2, ... ({MAIN} is the network itself)")
-        if not isinstance(branch, str) and not (
-            isinstance(branch, tuple) and len(branch) == 2 and isinstance(branch[1], nn.Module)
-        ):
-            raise InputError(f"branch {name} must be a root's name or (root, module), not {branch!r}")
-        _check_name(module, branch if isinstance(branch, str) else branch[0])
-    to_grow = {name: branch for name, branch in branches.items() if isinstance(branch, str)}
-    given = {name: branch for name, branch in branches.items() if not isinstance(branch, str)}
-    if to_grow:
-        given |= _grow_all(module, trace(module, image_size, example), to_grow, width, seed)
-    return {name: given[name] for name in branches}
-
-
-def _check_name(module: nn.Module, root: str) -> None:
+def _check_branch(module: nn.Module, branch: Branch) -> None:
+    if not isinstance(branch, str) and not (
+        isinstance(branch, tuple) and len(branch) == 2 and isinstance(branch[1], nn.Module)
+    ):
+        raise InputError(f"a branch must be a root's name or (root, module), not {branch!r}")
+    root = branch if isinstance(branch, str) else branch[0]
     names = [name for name, _ in module.named_modules() if name]
     if root not in names:
-        near = difflib.get_close_matches(root, names, n=1, cutoff=0.0)
-        raise InputError(f"{type(module).__name__} has no module {root!r}; the nearest name is {near[0]!r}" if near else
-                         f"{type(module).__name__} has no module {root!r}: it has no modules")  # fmt: skip
+        near = difflib.get_close_matches(str(root), names, n=1, cutoff=0.0)
+        told = f"the nearest name is {near[0]!r}" if near else "it has none at all"
+        raise InputError(f"{type(module).__name__} has no module {root!r}; {told}")
 
 
-def _position(traced: Trace, root: str) -> int:
-    """When the root is done in a pass; roots that cannot be are refused."""
+def _position(traced: Trace, root: str, grown: bool = True) -> int:
+    """When the root is done in a pass.
+
+    Raises:
+        InputError: no branch can root there, or none can be grown from there.
+    """
     call = traced.calls.get(root)
     fit = [name for name in traced.spine if traced.calls[name].map_size is not None]
     if call is None or call.times != 1:
         raise InputError(f"no branch can root at {root}: it runs {call.times if call else 0} times in a pass, not once")
+    if not grown:
+        return call.end
     if call.map_size is None:
-        raise InputError(f"no branch can be grown from {root}: its output is not a map (N, C, H, W); take an earlier module")
+        raise InputError(f"no branch can be grown from {root}: it gives no map (N, C, H, W); take an earlier module")
     if root not in traced.spine:
         later = min((n for n in fit if traced.calls[n].end > call.end), key=lambda n: traced.calls[n].end, default=None)
         raise InputError(

@@ -1,7 +1,7 @@
 """Any network with side branches: it trains with them and answers without them."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -29,6 +29,9 @@ class AttachedNet(nn.Module):
 
     def __init__(self, backbone: nn.Module, branches: Mapping[str, tuple[str, nn.Module]]) -> None:
         super().__init__()
+        for name in branches:
+            if name == MAIN or not name.isidentifier():
+                raise InputError(f"a branch cannot be called {name!r}: take B1, B2, ... ({MAIN} is the network itself)")
         self.backbone = backbone
         self.roots = {name: root for name, (root, _) in branches.items()}
         self.branches = nn.ModuleDict({name: branch for name, (_, branch) in branches.items()})
@@ -44,13 +47,9 @@ class AttachedNet(nn.Module):
         Raises:
             InputError: a root did not run or gives no tensor, or a classifier's answer is not of the shape (N, K).
         """
-        inner: dict[str, Any] = {}
+        inner: dict[str, torch.Tensor] = {}
         hooks = [
-            self.backbone.get_submodule(root).register_forward_hook(
-                lambda _, args, output, name=name: inner.__setitem__(name, output)
-                if not isinstance(output, torch.Tensor)
-                else inner.__setitem__(name, output.clone())
-            )
+            self.backbone.get_submodule(root).register_forward_hook(_into(inner, name))
             for name, root in self.roots.items()
         ]
         try:
@@ -64,7 +63,7 @@ class AttachedNet(nn.Module):
                 "are needed: switch its own auxiliary classifiers off"
             )
         for name, root in self.roots.items():
-            if not isinstance(inner.get(name), torch.Tensor):
+            if name not in inner:
                 raise InputError(f"branch {name}: its root {root} gave no tensor in this pass")
             logits[name] = self.branches[name](inner[name])
             if logits[name].shape != logits[MAIN].shape:
@@ -87,7 +86,7 @@ class AttachedNet(nn.Module):
         return {name: list(module.parameters()) for name, module in owners.items()}
 
     def describe(self) -> str:
-        """A table of the classifiers: root, width and blocks of the last stage beside the trunk's, parameters, remarks."""
+        """A table of the classifiers: root, width and blocks of the last stage beside the trunk's, parameters."""
         rows = [("", "root", "width", "last stage", "parameters", "")]
         for name, group in self.parameter_groups().items():
             grown = self.branches[name] if name != MAIN else None
@@ -104,11 +103,21 @@ class AttachedNet(nn.Module):
         )
 
 
+def _into(inner: dict[str, torch.Tensor], name: str) -> Callable[[nn.Module, Any, Any], None]:
+    """A hook that keeps a copy of a module's output, if it is a tensor."""
+
+    def hook(module: nn.Module, args: Any, output: Any) -> None:
+        if isinstance(output, torch.Tensor):
+            inner[name] = output.clone()
+
+    return hook
+
+
 class Tail(nn.Module):
     """A branch grown from a network: the network's own code, entered at the root.
 
-    It holds a copy of the network in which the root gives the representation it is handed and whatever runs before it is
-    an empty stand-in. The copy keeps the network's module names.
+    It holds a copy of the network in which the root gives the representation it is handed, and an empty stand-in takes
+    the place of whatever runs before it. The copy keeps the network's module names.
 
     Args:
         net: the copy, with an `Entrance` at `root`.
@@ -129,7 +138,7 @@ class Tail(nn.Module):
 
     @property
     def width_text(self) -> str:
-        return f"x {self.width:g}"
+        return f"x {self.width:.3g}"
 
     @property
     def blocks_text(self) -> str:
@@ -138,7 +147,7 @@ class Tail(nn.Module):
 
     def forward(self, representation: torch.Tensor) -> torch.Tensor:
         """The root's output (N, C, H, W) -> logits (N, K)."""
-        entrance = self.net.get_submodule(self.root)
+        entrance = cast(Entrance, self.net.get_submodule(self.root))
         entrance.held = representation
         try:
             return self.net(representation.new_empty((0, *self.image)))
@@ -169,9 +178,11 @@ class Passed(nn.Module):
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         given = first_tensor((args, kwargs))
-        return tree_map(
-            lambda t: torch.empty((0, *t.shape[1:]), dtype=t.dtype, device=None if given is None else given.device)
-            if isinstance(t, torch.Tensor)
-            else t,
-            self.output,
-        )
+        device = None if given is None else given.device
+
+        def empty(leaf: Any) -> Any:
+            if not isinstance(leaf, torch.Tensor):
+                return leaf
+            return torch.empty((0, *leaf.shape[1:]), dtype=leaf.dtype, device=device)
+
+        return tree_map(empty, self.output)

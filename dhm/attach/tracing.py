@@ -65,13 +65,12 @@ class Trace:
     def levels(self) -> list[str]:
         """The module that ends each stage, from the image to the logits.
 
-        A stage is a resolution at which some convolution larger than 1x1 puts out its map. It ends with the last module of
-        the spine at this resolution, but for parts of what does the down-sampling (the norm before a strided
+        A stage is a resolution at which some convolution larger than 1x1 puts out its map. It ends with the last
+        module of the spine at this resolution, but for parts of what does the down-sampling (the norm before a strided
         convolution, say).
         """
-        found = {
-            call.map_size: name for name, call in self.calls.items() if name in self.spine and self._in_stage(name, call)
-        }
+        along = {name: call for name, call in self.calls.items() if name in self.spine}
+        found = {call.map_size: name for name, call in along.items() if self._in_stage(name, call)}
         return [found[size] for size in dict.fromkeys(self._spatial) if size in found]
 
     @cached_property
@@ -175,7 +174,7 @@ class Watch:
         if not isinstance(output, torch.Tensor) or output.dim() != 2:
             shape = tuple(output.shape) if isinstance(output, torch.Tensor) else f"a {type(output).__name__}"
             raise InputError(
-                f"{type(self.net).__name__} must answer with logits (N, classes), not {shape}, to be trained with branches"
+                f"{type(self.net).__name__} must answer with logits (N, classes) to grow branches, not {shape}"
             )
         through = _dominators(output)
         once = {name for name, call in self.calls.items() if call.times == 1}
