@@ -9,7 +9,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from dhm.analysis.variants import method_of, spoken
-from dhm.plots.style import METHODS, figure
+from dhm.plots.style import HEADS, METHODS, figure
 
 Epochs = Sequence[Mapping[str, Any]]
 """The metrics of a run record, one entry an epoch."""
@@ -50,6 +50,20 @@ def training(
         end = {"marker": "D", "markerfacecolor": "white", "linestyle": "none", "markersize": 6}
         lines.append(Line2D([], [], color="#222222", label="training images,\neval mode, no\naugmentation", **end))  # type: ignore[arg-type]
     axes[-1].legend(handles=lines, loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
+    return fig
+
+
+def by_head(curves: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
+    """Held-out accuracy of every classifier over training: title -> head -> top-1 in percent after each epoch."""
+    fig, axes = figure(1, len(curves), (1.2 + 4.2 * len(curves), 3.6))
+    for ax, (title, heads) in zip(axes, curves.items(), strict=True):
+        for head, values in heads.items():
+            ax.plot(range(1, len(values) + 1), values, marker="o", markersize=3, color=HEADS[list(heads).index(head)],
+                    label=head)  # fmt: skip
+        ax.set(title=title, xlabel="epoch", ylabel="held-out top-1 accuracy (%)")
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        ax.legend(frameon=False, loc="lower right")
+        ax.sharey(axes[0])
     return fig
 
 

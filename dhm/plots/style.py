@@ -11,6 +11,8 @@ from dhm import paths
 
 METHODS = {"baseline": "#7f7f7f", "dsl": "#e69f00", "dhm": "#0072b2"}
 """Colours that stay apart for colour-blind readers (Okabe & Ito)."""
+HEADS = ("#1b4f9c", "#b3541e", "#2b7a3d", "#87358c", "#a12b2b", "#456a6a")
+"""Colours of B0, B1, ..., in this order."""
 NAMES = {"baseline": "baseline", "dsl": "DSL", "dhm": "DHM"}
 
 
