@@ -1,6 +1,7 @@
 """DHM on foreign networks: torchvision, timm and hand-written ones, of many kinds of blocks."""
 
 import copy
+import json
 from collections.abc import Callable
 
 import pytest
@@ -12,6 +13,7 @@ from torch.nn import functional as F
 from torch.optim.swa_utils import update_bn
 
 import dhm
+from dhm import paths
 from dhm.attach.tracing import trace
 from dhm.branches import branch_out, designed_branches
 from dhm.data import load
@@ -23,7 +25,7 @@ TORCHVISION = (
 )  # fmt: skip
 TIMM = (
     "repvgg_a0", "ghostnet_050", "test_resnet", "convnextv2_atto", "inception_next_atto", "hgnetv2_b0", "dla46_c",
-    "starnet_s050", "poolformer_s12", "ese_vovnet19b_slim", "edgenext_xx_small",
+    "starnet_s050", "ese_vovnet19b_slim", "edgenext_xx_small",
 )  # fmt: skip
 SLOW = {
     "mobilenet_v2": 16, "mobilenet_v3_small": 16, "efficientnet_b0": 16, "regnet_y_400mf": 16, "timm-ghostnet_050": 16,
@@ -249,6 +251,23 @@ def test_hooks_are_gone_after_a_pass_that_failed() -> None:
     with pytest.raises(RuntimeError):
         net(torch.randn(2, 5, 32, 32))
     assert hooks_of(net.main_only()) == 0
+
+
+def test_the_loop_shown_in_the_notebook_trains_and_gives_the_own_module_back(data) -> None:
+    """The cells of bring_your_own_network: the reader's loop, and the same loop under DHM."""
+    cells = json.loads((paths.root() / "notebooks" / "bring_your_own_network.ipynb").read_text())["cells"]
+    plain, ours = ("".join(cell["source"]) for cell in cells if "own-loop" in cell["metadata"].get("tags", []))
+    lines = [set(code.splitlines()) for code in (plain, ours)]
+    assert len(lines[1] - lines[0]) <= 5
+    namespace = {"torch": torch, "dhm": dhm}
+    exec(plain + "\n" + ours, namespace)
+    images, labels = data[1]
+    for name in ("train_plain", "train_dhm"):
+        torch.manual_seed(0)
+        module = Explicit()
+        trained = namespace[name](module, lambda epoch: iter(data[0]), 2)
+        assert trained is module
+        assert (trained.eval()(images).argmax(1) == labels).float().mean() > 0.8
 
 
 class Around(Explicit):
