@@ -237,6 +237,14 @@ def test_roots_by_name_own_branches_and_order() -> None:
     assert {id(p) for p in groups["side"]} == {id(p) for p in own.parameters()}
 
 
+def test_a_branch_after_the_last_stage_is_a_classifier() -> None:
+    with torch.device("meta"):
+        net = dhm.attach(torchvision.models.resnet18(num_classes=7), ["avgpool", "layer4"])
+    assert net.heads == ("B0", "B1", "B2")
+    shapes = [[tuple(p.shape) for p in net.branches[name].parameters()] for name in ("B1", "B2")]
+    assert shapes == [[(7, 512), (7,)]] * 2
+
+
 def test_soft_targets_autocast_copies_and_other_sizes() -> None:
     net = copy.deepcopy(dhm.attach(Explicit(), seed=0)).train()
     images, target = torch.randn(4, 3, 40, 40), torch.full((4, CLASSES), 1 / CLASSES)

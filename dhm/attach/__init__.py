@@ -72,20 +72,26 @@ def designed_roots(traced: Trace) -> list[str]:
     Raises:
         InputError: the network has a single stage.
     """
-    ends = traced.levels
-    if len(ends) < 2:
-        raise InputError(
-            f"{type(traced.net).__name__} cannot be branched automatically: on an image of "
-            f"{'x'.join(map(str, traced.image))} it has {f'a single stage, up to {ends[0]}' if ends else 'no stage'}, "
-            "a stage being what runs at one resolution on the way of everything; pass at=[names of root modules]"
-        )
-    return ends[-2::-1][:2]
+    if len(traced.levels) < 2:
+        raise _no_stages(traced)
+    return traced.levels[-2::-1][:2]
+
+
+def _no_stages(traced: Trace) -> InputError:
+    ends, image = traced.levels, "x".join(map(str, traced.image))
+    return InputError(
+        f"{type(traced.net).__name__} cannot be branched automatically: on an image of {image} it has "
+        f"{f'a single stage, up to {ends[0]}' if ends else 'no stage'}, a stage being what runs at one resolution on "
+        f"the way of everything; pass {'at=[names of root modules]' if ends else 'branches={name: (root, module)}'}"
+    )
 
 
 def _grow_all(
     module: nn.Module, traced: Trace, branches: Mapping[str, Branch], width: float, seed: int | None
 ) -> dict[str, tuple[str, nn.Module]]:
     """Hand-written branches as they are and the others grown, the deepest first."""
+    if not traced.levels:
+        raise _no_stages(traced)
     rng = None if seed is None else generator(seed)
     roots = {name: branch if isinstance(branch, str) else branch[0] for name, branch in branches.items()}
     order = sorted(branches, key=lambda name: -_position(traced, roots[name], grown=isinstance(branches[name], str)))

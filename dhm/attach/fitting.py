@@ -43,7 +43,8 @@ class Fitting:
             module.register_forward_pre_hook(self._fit(name), with_kwargs=True)
             for name, module in net.named_modules() if name in self.trace.calls
         ]  # fmt: skip
-        hooks.append(net.get_submodule(self.last).register_forward_hook(self._measure))
+        if self.trace.calls[self.last].end > self.trace.calls[self.tail.root].end:  # else the branch is a head alone
+            hooks.append(net.get_submodule(self.last).register_forward_hook(self._measure))
         try:
             with torch.no_grad():
                 output = self.tail(representation)
