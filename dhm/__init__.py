@@ -1,5 +1,6 @@
 """Dynamic Hierarchical Mimicking (Li & Chen, CVPR 2020): networks with side branches, the loss, the training."""
 
+from dhm.attach import AttachedNet, attach
 from dhm.branches import BranchedNet, BranchSpec
 from dhm.config import Config
 from dhm.errors import InputError
@@ -10,6 +11,6 @@ from dhm.zoo import create_model, list_models, load_released, load_trained
 
 __version__ = "0.1.0"
 __all__ = [
-    "BranchSpec", "BranchedNet", "Config", "DHMLoss", "InputError", "RunRecord", "create_model", "fit",
-    "list_models", "load_released", "load_runs", "load_trained",
+    "AttachedNet", "BranchSpec", "BranchedNet", "Config", "DHMLoss", "InputError", "RunRecord", "attach",
+    "create_model", "fit", "list_models", "load_released", "load_runs", "load_trained",
 ]  # fmt: skip

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 import dhm
 from dhm import BranchSpec
 from dhm.plots import correlation, eq11, gradients, heads, network
+from dhm.plots.style import HEADS
 
 
 def texts(fig: Figure) -> dict[str, list]:
@@ -131,9 +132,9 @@ def test_bands_reach_from_the_lowest_to_the_highest_run() -> None:
     figure = heads.by_head({"made up": {"dhm": runs}})
     (ax,) = figure.axes
     lines = {(line.get_color(), line.get_linestyle()): line.get_ydata() for line in ax.lines}
-    np.testing.assert_allclose(lines[heads.HEADS["B0"], "-"], [45, 55, 65])
-    np.testing.assert_allclose(lines[heads.HEADS["B0"], "--"], [45, 55, 65])
-    np.testing.assert_allclose(lines[heads.HEADS["B1"], "--"], [35, 35, 35])
+    np.testing.assert_allclose(lines[HEADS[0], "-"], [45, 55, 65])
+    np.testing.assert_allclose(lines[HEADS[0], "--"], [45, 55, 65])
+    np.testing.assert_allclose(lines[HEADS[1], "--"], [35, 35, 35])
     band = ax.collections[0].get_paths()[0].vertices[:, 1]
     assert (band.min(), band.max()) == pytest.approx((40, 70))
     assert "2 runs" in ax.get_title()

@@ -20,7 +20,7 @@ FLOORS = [  # a file imports only from floors below its own, or from its own fol
     {"config", "paper", "retrieval"},
     {"checkpoints", "metrics", "environment", "data", "models"},
     {"runs", "branches"},
-    {"losses", "zoo", "evaluation"},
+    {"attach", "losses", "zoo", "evaluation"},
     {"presets", "flops", "trainer"},
     {"recipes", "training", "probes", "estimate"},
     {"grid"},

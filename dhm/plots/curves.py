@@ -3,14 +3,13 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from dhm.analysis.variants import method_of, spoken
-from dhm.plots.style import METHODS, figure
+from dhm.plots.style import METHODS, band, figure
 
 Epochs = Sequence[Mapping[str, Any]]
 """The metrics of a run record, one entry an epoch."""
@@ -65,12 +64,8 @@ def ranges(panels: Mapping[str, Mapping[str, Sequence[Epochs]]]) -> Figure:
     fig, axes = figure(rows, columns, (1.6 + 4.4 * columns, 3.8 * rows))
     for ax, (title, variants) in zip(axes, panels.items(), strict=False):
         for name, runs in variants.items():
-            (epochs, *_), *_ = curves = [accuracies(metrics) for metrics in runs]
             for number, line in ((1, "-"), (2, "--")):
-                values = np.array([curve[number] for curve in curves])
-                colour = METHODS[method_of(name)]
-                ax.plot(epochs, values.mean(axis=0), line, color=colour, linewidth=1.4)
-                ax.fill_between(epochs, values.min(axis=0), values.max(axis=0), color=colour, alpha=0.2, linewidth=0)
+                band(ax, [accuracies(metrics)[number] for metrics in runs], METHODS[method_of(name)], line)
         ax.set(title=title, xlabel="epoch", ylabel="top-1 accuracy of B0 (%)")
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     for ax in axes[len(panels) :]:

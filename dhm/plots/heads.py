@@ -3,19 +3,13 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from dhm.branches import MAIN
 from dhm.plots.curves import Epochs
-from dhm.plots.style import METHODS, NAMES, figure
-
-HEADS = {"B0": "#0072b2", "B1": "#d55e00", "B2": "#009e73", "B3": "#cc79a7"}
-"""Colours that stay apart for colour-blind readers (Okabe & Ito)."""
-BAND = 0.18
-"""Opacity of the band between the lowest and the highest run."""
+from dhm.plots.style import HEADS, METHODS, NAMES, band, figure
 
 
 def by_head(panels: Mapping[str, Mapping[str, Sequence[Epochs]]]) -> Figure:
@@ -31,10 +25,9 @@ def by_head(panels: Mapping[str, Mapping[str, Sequence[Epochs]]]) -> Figure:
     grid = np.array(axes).reshape(len(panels), len(methods))
     for row, (title, runs) in zip(grid, panels.items(), strict=True):
         for ax, method in zip(row, methods, strict=True):
-            for head, colour in HEADS.items():
-                if all(head in lines[-1]["test"] for lines in runs.get(method, [])):
-                    _band(ax, [_training(lines, head) for lines in runs.get(method, [])], colour, "-")
-                    _band(ax, [_test(lines, head) for lines in runs.get(method, [])], colour, "--")
+            for head, colour in _coloured(runs.get(method, [])).items():
+                band(ax, [_training(lines, head) for lines in runs[method]], colour, "-")
+                band(ax, [_test(lines, head) for lines in runs[method]], colour, "--")
             count = len(runs.get(method, []))
             ax.set_title(f"{title}\n{NAMES[method]}, {count} run{'' if count == 1 else 's'}", fontsize=9)
             ax.set_xlabel("epoch")
@@ -43,13 +36,27 @@ def by_head(panels: Mapping[str, Mapping[str, Sequence[Epochs]]]) -> Figure:
         highest = max(ax.get_ylim()[1] for ax in row)
         for ax in row:
             ax.set_ylim(0, highest)
-    shown = {head for runs in panels.values() for all_runs in runs.values() for r in all_runs for head in r[-1]["test"]}
-    lines = [Line2D([], [], color=colour, label=head) for head, colour in HEADS.items() if head in shown]
+    shown = _coloured([lines for runs in panels.values() for found in runs.values() for lines in found])
+    lines = [Line2D([], [], color=colour, label=head) for head, colour in shown.items()]
     lines += [
         Line2D([], [], color="#222222", label="training"),
         Line2D([], [], color="#222222", linestyle="--", label="test"),
     ]
     grid[0, -1].legend(handles=lines, loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
+    return fig
+
+
+def held_out(curves: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
+    """Held-out accuracy of every classifier over training: title -> head -> top-1 in percent after each epoch."""
+    fig, axes = figure(1, len(curves), (1.2 + 4.2 * len(curves), 3.6))
+    for ax, (title, heads) in zip(axes, curves.items(), strict=True):
+        for head, values in heads.items():
+            ax.plot(range(1, len(values) + 1), values, marker="o", markersize=3, color=HEADS[list(heads).index(head)],
+                    label=head)  # fmt: skip
+        ax.set(title=title, xlabel="epoch", ylabel="held-out top-1 accuracy (%)")
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        ax.legend(frameon=False, loc="lower right")
+        ax.sharey(axes[0])
     return fig
 
 
@@ -62,7 +69,7 @@ def against_cost(panels: Mapping[str, Mapping[str, tuple[float, Sequence[Epochs]
     fig, axes = figure(1, len(panels), (1.4 + 4.6 * len(panels), 3.6))
     for ax, (title, runs) in zip(axes, panels.items(), strict=True):
         for method, (flops, metrics) in runs.items():
-            _band(ax, [100 - _test(lines, MAIN) for lines in metrics], METHODS[method], "-", flops / 1e15)
+            band(ax, [100 - _test(lines, MAIN) for lines in metrics], METHODS[method], "-", flops / 1e15)
         ax.set(title=title, xlabel="training cost (10$^{15}$ multiply-adds)", ylabel="top-1 error of B0 (%)")
         ax.set_xlim(left=0)
     methods = dict.fromkeys(method for runs in panels.values() for method in runs)
@@ -71,19 +78,15 @@ def against_cost(panels: Mapping[str, Mapping[str, tuple[float, Sequence[Epochs]
     return fig
 
 
+def _coloured(runs: Sequence[Epochs]) -> dict[str, str]:
+    """Every classifier of some runs, B0 first, and its colour."""
+    heads = sorted({head for lines in runs for head in lines[-1]["test"]})
+    return dict(zip(heads, HEADS, strict=False))
+
+
 def _training(lines: Epochs, head: str) -> np.ndarray:
     return np.array([100 * line["train"][f"accuracy/{head}"] for line in lines])
 
 
 def _test(lines: Epochs, head: str) -> np.ndarray:
     return np.array([100 - line["test"][head]["top1_error"] for line in lines])
-
-
-def _band(ax: Axes, runs: Sequence[np.ndarray], colour: str, style: str, unit: float = 1.0) -> None:
-    """Mean and range of curves that have a value after every epoch; an epoch is `unit` long."""
-    if not runs:
-        return
-    values = np.stack(runs)
-    x = unit * np.arange(1, values.shape[1] + 1)
-    ax.fill_between(x, values.min(axis=0), values.max(axis=0), color=colour, alpha=BAND, linewidth=0)
-    ax.plot(x, values.mean(axis=0), color=colour, linestyle=style, linewidth=1.3)

@@ -13,10 +13,12 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Patch
 from torch import nn
 
+from dhm.attach import AttachedNet, Tail
+from dhm.attach.tracing import Trace, shapes_of, trace
 from dhm.branches import MAIN, BranchedNet
+from dhm.plots.style import HEADS
 
 STAGE, DOWN, PLAIN, INK = "#d6e6f5", "#f9cf98", "#ececec", "#333333"
-HEADS = ("#1b4f9c", "#b3541e", "#2b7a3d", "#87358c", "#a12b2b", "#456a6a")
 BOX_WIDTH, BOX_HEIGHT, COLUMN, ROW = 1.62, 0.96, 2.1, 1.45
 """In inches: of a box, and from one column or row to the next."""
 
@@ -47,6 +49,43 @@ def draw_network(net: BranchedNet, image_size: int = 32, title: str = "") -> Fig
             own = [box for box, _ in _boxes(stages, start, inner[start], widths[start])]
             towers[name] = own if root == start else [stem, *own]
     return _draw(stem, towers, shapes.roots, f"image\n{image_size}×{image_size}", title)
+
+
+def draw_attached(net: AttachedNet, image_size: int = 224, title: str = "") -> Figure:
+    """The same for a foreign network: a box is a stage, named by the module that ends it, with channels and size there.
+
+    A hand-written branch is a line without boxes.
+    """
+    traced = trace(net.backbone, image_size)
+    ends = {name: traced.calls[name] for name in traced.levels}
+    sizes = [image_size, *(call.output.shape[-1] for call in ends.values())]
+    trunk = [_stage_box(name, call.output, sizes[i]) for i, (name, call) in enumerate(ends.items())]
+    towers, roots = {MAIN: trunk[1:]}, {}
+    for name, root in net.roots.items():
+        passed = sum(call.end <= traced.calls[root].end for call in ends.values())
+        roots[name], branch = max(0, passed - 1), net.branches[name]
+        towers[name] = _tail_boxes(branch, traced, passed, sizes) if isinstance(branch, Tail) else []
+    return _draw(trunk[0], towers, roots, f"image\n{image_size}×{image_size}", title)
+
+
+def _tail_boxes(tail: Tail, traced: Trace, passed: int, sizes: Sequence[int]) -> list[Box]:
+    shapes, names = shapes_of(tail).eval(), traced.levels[passed:]
+    outputs: dict[str, torch.Tensor] = {}
+    for name in names:
+        shapes.net.get_submodule(name).register_forward_hook(  # type: ignore[union-attr, operator]
+            lambda module, args, output, name=name: outputs.__setitem__(name, output)
+        )
+    with torch.no_grad():
+        shapes(traced.calls[tail.root].output)
+    blocks = {names[-1]: tail.blocks_text}
+    return [
+        _stage_box(name, outputs[name], sizes[i], blocks.get(name, "")) for i, name in enumerate(names, start=passed)
+    ]
+
+
+def _stage_box(name: str, x: torch.Tensor, width: int, blocks: str = "") -> Box:
+    shown = name if len(name) <= 18 else f"…{name[-17:]}"
+    return Box("\n".join(line for line in (shown, blocks, _size(x)) if line), x.shape[-1] < width)
 
 
 def _boxes(stages: Sequence[nn.Module], root: int, x: torch.Tensor, width: int) -> list[tuple[Box, int]]:

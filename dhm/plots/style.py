@@ -1,8 +1,10 @@
 """What all figures share: colours of methods, a clean look, where they are saved."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+import numpy as np
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -12,6 +14,10 @@ from dhm import paths
 METHODS = {"baseline": "#7f7f7f", "dsl": "#e69f00", "dhm": "#0072b2", "dml": "#009e73"}
 """Colours that stay apart for colour-blind readers (Okabe & Ito)."""
 NAMES = {"baseline": "baseline", "dsl": "DSL", "dhm": "DHM", "dml": "DML"}
+HEADS = ("#1b4f9c", "#b3541e", "#2b7a3d", "#87358c", "#a12b2b", "#456a6a")
+"""Colours of B0, B1, ..., in this order."""
+BAND = 0.18
+"""Opacity of the band between the lowest and the highest run."""
 
 
 def figure(rows: int = 1, columns: int = 1, size: tuple[float, float] = (7.0, 4.0)) -> tuple[Figure, list[Axes]]:
@@ -25,6 +31,21 @@ def figure(rows: int = 1, columns: int = 1, size: tuple[float, float] = (7.0, 4.
     for ax in axes.flat:
         sns.despine(ax=ax)
     return fig, list(axes.flat)
+
+
+def band(ax: Axes, runs: Sequence[Sequence[float] | np.ndarray], colour: str, line: str, unit: float = 1.0) -> None:
+    """The mean over runs of curves with a value after every epoch, in a band from the lowest to the highest run.
+
+    Args:
+        runs: one curve a run, of equal length; nothing is drawn where there is none.
+        unit: length of an epoch on the axis.
+    """
+    if not runs:
+        return
+    values = np.array(runs)
+    x = unit * np.arange(1, values.shape[1] + 1)
+    ax.fill_between(x, values.min(axis=0), values.max(axis=0), color=colour, alpha=BAND, linewidth=0)
+    ax.plot(x, values.mean(axis=0), line, color=colour, linewidth=1.4)
 
 
 def save(fig: Figure, name: str) -> Path:

@@ -1,0 +1,188 @@
+"""Any network with side branches: it trains with them and answers without them."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, cast
+
+import torch
+from torch import nn
+from torch.utils._pytree import tree_map
+
+from dhm.attach.tracing import first_tensor
+from dhm.branches import MAIN
+from dhm.errors import InputError
+
+
+class AttachedNet(nn.Module):
+    """A user's own network with side branches; `attach` builds it. It is used as a `BranchedNet` is.
+
+    In training mode a call answers with the logits of every classifier, {"B0": (N, K), "B1": ...}, the deepest (B0)
+    first. In eval mode it answers with the network's own answer and runs no branch.
+
+    The network's code, weights and state dict are its own. Branches see the output of their root through hooks that
+    are set for the length of one training pass and gone after it. What they see is a copy, so neither side's in-place
+    operations reach the other.
+
+    Args:
+        backbone: the user's module.
+        branches: name -> (name of the root module, module from the root's output to logits), the deepest first.
+    """
+
+    def __init__(self, backbone: nn.Module, branches: Mapping[str, tuple[str, nn.Module]]) -> None:
+        super().__init__()
+        for name in branches:
+            if name == MAIN or not name.isidentifier():
+                raise InputError(f"a branch cannot be called {name!r}: take B1, B2, ... ({MAIN} is the network itself)")
+        self.backbone = backbone
+        self.roots = {name: root for name, (root, _) in branches.items()}
+        self.branches = nn.ModuleDict({name: branch for name, (_, branch) in branches.items()})
+
+    @property
+    def heads(self) -> tuple[str, ...]:
+        """Names of all classifiers in the order of the logits."""
+        return (MAIN, *self.roots)
+
+    def all_logits(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Images (N, C, H, W) -> logits (N, K) of every classifier, in either mode.
+
+        Raises:
+            InputError: a root did not run or gives no tensor, or a classifier's answer is not of the shape (N, K).
+        """
+        inner: dict[str, torch.Tensor] = {}
+        hooks = [
+            self.backbone.get_submodule(root).register_forward_hook(_into(inner, name))
+            for name, root in self.roots.items()
+        ]
+        try:
+            logits = {MAIN: self.backbone(x)}
+        finally:
+            for hook in hooks:
+                hook.remove()
+        if not isinstance(logits[MAIN], torch.Tensor):
+            raise InputError(
+                f"the network answers with a {type(logits[MAIN]).__name__} in training mode, where logits (N, classes) "
+                "are needed: switch its own auxiliary classifiers off"
+            )
+        for name, root in self.roots.items():
+            if name not in inner:
+                raise InputError(f"branch {name}: its root {root} gave no tensor in this pass")
+            logits[name] = self.branches[name](inner[name])
+            if logits[name].shape != logits[MAIN].shape:
+                raise InputError(
+                    f"branch {name} answers with the shape {tuple(logits[name].shape)}, the network itself with "
+                    f"{tuple(logits[MAIN].shape)}: both must be logits (N, classes)"
+                )
+        return logits
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor] | torch.Tensor:
+        return self.all_logits(x) if self.training else self.backbone(x)
+
+    def main_only(self) -> nn.Module:
+        """The user's own module, trained and otherwise as it came."""
+        return self.backbone
+
+    def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
+        """Parameters by owner; the network itself, which branches share, is B0's."""
+        owners = {MAIN: self.backbone, **self.branches}
+        return {name: list(module.parameters()) for name, module in owners.items()}
+
+    def describe(self) -> str:
+        """A table of the classifiers: root, width and blocks of the last stage beside the trunk's, parameters."""
+        rows = [("", "root", "width", "last stage", "parameters", "")]
+        for name, group in self.parameter_groups().items():
+            grown = self.branches[name] if name != MAIN else None
+            known = (grown.width_text, grown.blocks_text) if isinstance(grown, Tail) else ("", "")
+            note = grown.note if isinstance(grown, Tail) else "your network" if name == MAIN else "hand-written"
+            rows.append((name, self.roots.get(name, ""), *known, f"{sum(p.numel() for p in group):,}", note))
+        widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+        return "\n".join(
+            "  ".join(
+                cell.rjust(width) if column == 4 else cell.ljust(width)
+                for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+            ).rstrip()
+            for row in rows
+        )
+
+
+def _into(inner: dict[str, torch.Tensor], name: str) -> Callable[[nn.Module, Any, Any], None]:
+    """A hook that keeps a copy of a module's output, if it is a tensor."""
+
+    def hook(module: nn.Module, args: Any, output: Any) -> None:
+        if isinstance(output, torch.Tensor):
+            inner[name] = output.clone()
+
+    return hook
+
+
+class Tail(nn.Module):
+    """A branch grown from a network: the network's own code, entered at the root.
+
+    It holds a copy of the network in which the root gives the representation it is handed, and an empty stand-in takes
+    the place of whatever runs before it. The copy keeps the network's module names.
+
+    Args:
+        net: the copy, with an `Entrance` at `root`.
+        root: name of the root.
+        image: shape of an image, (C, H, W).
+        width: how many times wider than the network's its last stage is.
+        blocks: blocks of its last stage, and of the network's after the root.
+        note: where it departs from what was asked.
+    """
+
+    def __init__(
+        self, net: nn.Module, root: str, image: tuple[int, ...], width: float = 1.0,
+        blocks: tuple[int, int] = (0, 0), note: str = "",
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.net, self.root, self.image = net, root, image
+        self.width, self.blocks, self.note = width, blocks, note
+
+    @property
+    def width_text(self) -> str:
+        return f"x {self.width:.3g}"
+
+    @property
+    def blocks_text(self) -> str:
+        kept, of = self.blocks
+        return f"{kept} of {of} blocks" if of else ""
+
+    def forward(self, representation: torch.Tensor) -> torch.Tensor:
+        """The root's output (N, C, H, W) -> logits (N, K)."""
+        entrance = cast(Entrance, self.net.get_submodule(self.root))
+        entrance.held = representation
+        try:
+            return self.net(representation.new_empty((0, *self.image)))
+        finally:
+            entrance.held = None
+
+
+class Entrance(nn.Module):
+    """Stands where the root stood and gives the representation it holds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.held: torch.Tensor | None = None
+
+    def forward(self, *args: Any, **kwargs: Any) -> torch.Tensor | None:
+        return self.held
+
+
+class Passed(nn.Module):
+    """Stands for a module before the root: no weights, and an empty batch of what that module would give.
+
+    So the network's own code runs up to the root at no cost, whatever it does between its modules.
+    """
+
+    def __init__(self, output: Any) -> None:
+        super().__init__()
+        self.output = output
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        given = first_tensor((args, kwargs))
+        device = None if given is None else given.device
+
+        def empty(leaf: Any) -> Any:
+            if not isinstance(leaf, torch.Tensor):
+                return leaf
+            return torch.empty((0, *leaf.shape[1:]), dtype=leaf.dtype, device=device)
+
+        return tree_map(empty, self.output)
