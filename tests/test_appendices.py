@@ -14,7 +14,9 @@ from torch.nn import functional as F
 import dhm
 from dhm import checkpoints, plots, recipes
 from dhm.analysis import factorial, price, results, wrong_labels
+from dhm.analysis.branching import heads_after
 from dhm.analysis.factorial import interaction
+from dhm.analysis.gradients import trunk_gradients
 from dhm.analysis.statistics import Sample
 from dhm.analysis.variants import names, spoken
 from dhm.branches import MAIN, BranchSpec
@@ -255,6 +257,14 @@ def test_twin_shares_nothing_and_doubles_everything(name: str) -> None:
     assert not {id(p) for p in groups[MAIN]} & {id(p) for p in groups["twin"]}
     counts = flops(net, 64)
     assert counts[MAIN] == counts["twin"]
+
+
+def test_twins_have_no_gradients_to_compare_nor_a_fork() -> None:
+    net = dhm.create_model("cifar_resnet", 5, "twin", depth=8)
+    with pytest.raises(dhm.InputError, match="share no layer"):
+        trunk_gradients(net, torch.zeros(2, 3, 8, 8), torch.tensor([0, 1]), dhm.DHMLoss("dsl"), "batch")
+    with pytest.raises(dhm.InputError, match="share nothing"):
+        heads_after(net, "B0", "twin")
 
 
 def test_isolated_twin_is_the_network_itself() -> None:
