@@ -77,6 +77,8 @@ def trunk_gradients(
     if loss.method == "baseline":
         raise InputError('the method "baseline" gives one classifier a loss; take DHMLoss("dsl") or DHMLoss("dhm")')
     shared, parameters = sharing(net), _parameters(net)
+    if not shared:
+        raise InputError(f"the classifiers {', '.join(net.heads)} share no layer")
     everything = [p for stage in shared for p in parameters[stage]]
     with frozen(net, batch_norm):
         logits = net.all_logits(images)
