@@ -29,12 +29,27 @@ class Box:
     smaller: bool = False
 
 
+@dataclass(frozen=True)
+class Layout:
+    """What is drawn of a network: its stem, the stages of every classifier's own part, and where branches start."""
+
+    image_size: int
+    stem: Box
+    towers: dict[str, list[Box]]
+    roots: dict[str, int]
+
+
 def draw_network(net: BranchedNet, image_size: int = 32, title: str = "") -> Figure:
     """Stages as boxes (down-samplings coloured), branches from their roots, heads as dots, mimicking pairs dashed.
 
     Names, roots, channels and numbers of blocks are read from the network; sizes from a pass without arithmetic over
     an image of `image_size` pixels a side.
     """
+    return draw_layout(layout(net, image_size), title)
+
+
+def layout(net: BranchedNet, image_size: int = 32) -> Layout:
+    """The drawing's parts, measured; seconds for a network of a thousand layers."""
     shapes = deepcopy(net).to("meta").eval()
     with torch.no_grad():
         x = torch.zeros(1, 3, image_size, image_size, device="meta")
@@ -45,7 +60,7 @@ def draw_network(net: BranchedNet, image_size: int = 32, title: str = "") -> Fig
         for name, root in shapes.roots.items():
             stages = getattr(shapes.branches[name], "stages", ())
             towers[name] = [box for box, _ in _boxes(stages, root, inner[root], widths[root])]
-    return _draw(stem, towers, shapes.roots, f"image\n{image_size}×{image_size}", title)
+    return Layout(image_size, stem, towers, shapes.roots)
 
 
 def _boxes(stages: Sequence[nn.Module], root: int, x: torch.Tensor, width: int) -> list[tuple[Box, int]]:
@@ -70,9 +85,10 @@ def _size(x: torch.Tensor) -> str:
     return f"{channels} × {height}×{width}"
 
 
-def _draw(stem: Box, towers: dict[str, list[Box]], roots: dict[str, int], image: str, title: str) -> Figure:
+def draw_layout(parts: Layout, title: str = "") -> Figure:
     """Columns: image, stem, stages, heads. Rows: the trunk at the bottom, above it branches from deep to shallow, so
     that no line crosses another."""
+    towers, roots = parts.towers, parts.roots
     stages, heads = len(towers[MAIN]), list(towers)
     dots = COLUMN * (stages + 2) - 0.55
     reach = 0.5 + 0.42 * max(len(heads) - 1, 1)
@@ -86,9 +102,9 @@ def _draw(stem: Box, towers: dict[str, list[Box]], roots: dict[str, int], image:
     def column(stage: int) -> float:
         return COLUMN * (stage + 1)
 
-    axes.text(0, 0, image, ha="center", va="center", color=INK)
+    axes.text(0, 0, f"image\n{parts.image_size}×{parts.image_size}", ha="center", va="center", color=INK)
     _line(axes, [(0.42, 0), (column(0) - BOX_WIDTH / 2, 0)], arrow=True)
-    _box(axes, column(0), 0, stem, plain=True)
+    _box(axes, column(0), 0, parts.stem, plain=True)
     for row, (name, colour) in enumerate(zip(heads, itertools.cycle(HEADS), strict=False)):
         y, root = ROW * row, roots.get(name, 0)
         x = column(root) + BOX_WIDTH / 2
