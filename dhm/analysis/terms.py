@@ -69,7 +69,10 @@ def dissect(
 
 
 def frame(terms: Sequence[Term]) -> pd.DataFrame:
-    """A row a term and one for their sum: its value, and the length of the gradient it sends to each classifier."""
+    """A row a term and one for their sum: its value, and the length of the gradient it sends to each classifier.
+
+    A gradient that is nothing to the last bit is printed as "0".
+    """
     heads = list(terms[0].gradients)
     total = {head: torch.tensor([term.gradients[head] for term in terms]).sum(dim=0) for head in heads}
     rows = {
@@ -77,4 +80,5 @@ def frame(terms: Sequence[Term]) -> pd.DataFrame:
         for term in terms
     }
     rows["sum"] = [sum(term.value for term in terms), *(float(total[head].norm()) for head in heads)]
-    return pd.DataFrame.from_dict(rows, orient="index", columns=["value", *(f"gradient to {head}" for head in heads)])
+    table = pd.DataFrame.from_dict(rows, orient="index", columns=["value", *(f"gradient to {head}" for head in heads)])
+    return table.map(lambda number: f"{number:.3f}" if number else "0")

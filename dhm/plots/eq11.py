@@ -92,5 +92,5 @@ def parting(course: Course, sigma: float, quantity: str = "value") -> Figure:
     axes[1].set(title="distance from the truth", xlabel="σ")
     for ax in axes:
         ax.axvline(sigma, color="#444444", linewidth=1)
-        ax.legend(frameon=False)
+        ax.legend(framealpha=1, edgecolor="white")
     return fig

@@ -1,6 +1,7 @@
 """Runs at a glance: accuracy, every classifier, and the gap between training and test images, epoch by epoch."""
 
 from collections.abc import Mapping
+from typing import Literal
 
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -11,7 +12,7 @@ from dhm.metrics import main_error
 from dhm.plots.curves import Epochs
 from dhm.plots.style import METHODS, figure
 
-STYLES = ("-", "--", ":", "-.")
+STYLES: tuple[Literal["-", "--", ":", "-."], ...] = ("-", "--", ":", "-.")
 """Of lines: of B0, B1, B2, ..."""
 
 
@@ -49,7 +50,7 @@ def overview(runs: Mapping[str, Epochs], epochs: int | None = None) -> Figure:
     return fig
 
 
-def bars(runs: Mapping[str, Epochs]) -> Figure:
+def bars(runs: Mapping[str, Epochs], title: str = "") -> Figure:
     """Test error of every classifier after the last epoch, a group a run; hatched are those thrown away afterwards.
 
     Args:
@@ -66,6 +67,6 @@ def bars(runs: Mapping[str, Epochs]) -> Figure:
         ticks[left + (len(errors) - 1) / 2] = spoken(name)
         left += len(errors) + 0.7
     ax.set_xticks(list(ticks), list(ticks.values()))
-    ax.set(ylabel="test error (%)", ylim=(0, 1.22 * ax.dataLim.y1))
+    ax.set(title=title, ylabel="test error (%)", ylim=(0, 1.22 * ax.dataLim.y1))
     ax.grid(axis="x", visible=False)
     return fig

@@ -27,7 +27,7 @@ def view(
     if mimicking:
         silent = sum(_reaches_only_its_student(term.name, term.gradients) for term in mimicking)
         words += f"{silent} of {len(mimicking)} mimicking terms reach their student alone: the teacher is a constant."
-    return View(words, terms(logits, target, found), frame(found).round(3))
+    return View(words, terms(logits, target, found), frame(found))
 
 
 def _reaches_only_its_student(name: str, gradients: Mapping[str, Sequence[float]]) -> bool:

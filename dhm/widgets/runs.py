@@ -62,12 +62,13 @@ def view(records: Sequence[RunRecord]) -> View:
         errors = {f"error of {head} (%)": main_error(values) for head, values in last["test"].items()}
         gap = 100 * last["train"]["accuracy/B0"] - (100 - errors["error of B0 (%)"])
         rows[spoken(name)] = {"epochs": last["epoch"] + 1, **errors, "gap of B0 (points)": gap}
-    table = pd.DataFrame.from_dict(rows, orient="index").round(2)
+    table = pd.DataFrame.from_dict(rows, orient="index").map(lambda number: "–" if pd.isna(number) else f"{number:.4g}")
+    table = table[sorted(table.columns, key=lambda column: column.startswith("gap"))]
     small = any(record.config.dataset in ("fashion-mnist-mini", "pedestrians") for record in records)
     words = f"{len(records)} runs after their last epoch. The gap is training minus test accuracy"
     words += "; training accuracy is measured on augmented images while the weights change."
     words += " Runs on the embedded images check the pipeline; they are no evidence." if small else ""
-    return View(words, overview({name: record.metrics for name, record in names.items()}), table.fillna("–"))
+    return View(words, overview({name: record.metrics for name, record in names.items()}), table)
 
 
 def explore(*folders: str | Path) -> ipywidgets.VBox:

@@ -47,14 +47,13 @@ class Screen:
         self.words.value = f'<div style="line-height: 1.5; max-width: 66em">{html.escape(view.words)}</div>'
         if view.figure is not None:
             self.image.value = png(view.figure)
-            self.image.tooltip = view.words
             self.image.layout.width = f"{PIXELS_PER_INCH * view.figure.get_figwidth():.0f}px"
             self.image.layout.max_width, self.image.layout.height = "100%", "auto"
         self.image.layout.display = "none" if view.figure is None else "block"
         # The class is JupyterLab's for tables in outputs: its fonts and both of its themes.
         self.table.value = (
             "" if view.table is None
-            else f'<div class="jp-RenderedHTMLCommon" style="overflow-x: auto">{view.table.to_html(border=0)}</div>'
+            else f'<div class="jp-RenderedHTMLCommon" style="width: max-content; max-width: 100%">{view.table.to_html(border=0)}</div>'
         )  # fmt: skip
 
 
@@ -110,5 +109,5 @@ def slide(description: str, low: float, high: float, value: float, step: float =
     """A number between two others."""
     return ipywidgets.FloatSlider(
         value=value, min=low, max=high, step=step, description=description, style=WIDE, readout_format=".2f",
-        layout={"width": "300px"},
+        layout={"width": "268px"},
     )  # fmt: skip
