@@ -24,7 +24,7 @@ sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed (apt-get install chromium)")
 
-PATIENCE = 25  # seconds for any one thing, on a slow machine
+PATIENCE = 180  # seconds for any one thing, on a slow machine
 SETTINGS = {
     "notification": {"fetchNews": "false", "checkForUpdates": False, "doNotDisturbMode": True},
     "themes": {"theme": "JupyterLab Light"},
@@ -163,14 +163,21 @@ def shots(page: "sync_api.Page", name: str, cell: "sync_api.Locator") -> None:
 
 def test_tour(page: "sync_api.Page", lab: Lab) -> None:
     run_all(page, lab, "00_tour")
-    for source in ("import dhm", "network.view", "loss.view", "figure = bars", "committed", "display(Markdown(notebook"):
+    for source in (
+        "import dhm",
+        "network.view",
+        "loss.view",
+        "figure = bars",
+        "committed",
+        "display(Markdown(notebook",
+    ):
         shots(page, f"tour-{source.partition('(')[0]}", cell_of(page, source))
 
 
 def test_explorers(page: "sync_api.Page", lab: Lab) -> None:
     """Every explorer answers to a hand on its controls; none holds the kernel."""
     run_all(page, lab, "explore")
-    for source, control in (("loss.explore", "B1, class 0"), ("expansion.explore", "size of the noise")):
+    for source, control in (("loss.explore", "B1, class 0"), ("expansion.explore", "noise σ")):
         cell = cell_of(page, source)
         before = image(cell)
         handle = cell.locator(".widget-slider", has_text=control).locator(".noUi-handle")

@@ -78,7 +78,7 @@ def parting(course: Course, sigma: float, quantity: str = "value") -> Figure:
 
     Left the part along what the quantity is without noise, relative to it; right the distance from the truth.
     """
-    fig, axes = figure(1, 2, (11.0, 4.0))
+    fig, axes = figure(1, 2, (9.6, 3.9))
     axes[0].plot(course.sigmas, course.along_start(course.truth), color="#222222", linewidth=2, label="truth")
     start = course.expansion.terms[0].expand_as(course.truth)
     axes[0].plot(course.sigmas, course.along_start(start), ":", color="#888888", label="without noise")

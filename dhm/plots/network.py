@@ -19,6 +19,8 @@ STAGE, DOWN, PLAIN, INK = "#d6e6f5", "#f9cf98", "#ececec", "#333333"
 HEADS = ("#1b4f9c", "#b3541e", "#2b7a3d", "#87358c", "#a12b2b", "#456a6a")
 BOX_WIDTH, BOX_HEIGHT, COLUMN, ROW = 1.62, 0.96, 2.1, 1.45
 """In inches: of a box, and from one column or row to the next."""
+TEXT = 11.5
+"""Size of letters in points, to be read where the drawing stands in a column of 850 pixels."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,7 @@ def draw_layout(parts: Layout, title: str = "") -> Figure:
     def column(stage: int) -> float:
         return COLUMN * (stage + 1)
 
-    axes.text(0, 0, f"image\n{parts.image_size}×{parts.image_size}", ha="center", va="center", color=INK)
+    axes.text(0, 0, f"image\n{parts.image_size}×{parts.image_size}", ha="center", va="center", color=INK, fontsize=TEXT)
     _line(axes, [(0.42, 0), (column(0) - BOX_WIDTH / 2, 0)], arrow=True)
     _box(axes, column(0), 0, parts.stem, plain=True)
     for row, (name, colour) in enumerate(zip(heads, itertools.cycle(HEADS), strict=False)):
@@ -119,12 +121,12 @@ def draw_layout(parts: Layout, title: str = "") -> Figure:
             x = column(index) + BOX_WIDTH / 2
         _line(axes, [(x, y), (dots - 0.12, y)], colour, arrow=True)
         axes.plot(dots, y, "o", color=colour, markersize=11, zorder=3)
-        axes.text(dots + 0.02, y - 0.28, name, ha="center", va="center", color=colour, weight="bold")
+        axes.text(dots + 0.02, y - 0.28, name, ha="center", va="center", color=colour, weight="bold", fontsize=TEXT)
     for lower, upper in itertools.combinations(range(len(heads)), 2):
         axes.add_patch(_mimicking(dots, lower, upper))
     _legend(axes, several=len(heads) > 1)
     if title:
-        axes.text((left + right) / 2, top - 0.22, title, ha="center", va="center", fontsize=12, color=INK)
+        axes.text((left + right) / 2, top - 0.22, title, ha="center", va="center", fontsize=TEXT + 2, color=INK)
     return figure
 
 
@@ -135,7 +137,7 @@ def _box(axes: Axes, x: float, y: float, box: Box, plain: bool = False) -> None:
         FancyBboxPatch(corner, BOX_WIDTH, BOX_HEIGHT, boxstyle="round,pad=0,rounding_size=0.08", facecolor=colour,
                        edgecolor=INK, linewidth=0.8, zorder=2)
     )  # fmt: skip
-    axes.text(x, y, box.text, ha="center", va="center", color=INK, fontsize=9, zorder=3)
+    axes.text(x, y, box.text, ha="center", va="center", color=INK, fontsize=TEXT, zorder=3)
 
 
 def _line(axes: Axes, points: list[tuple[float, float]], colour: str = INK, arrow: bool = False) -> None:
@@ -162,4 +164,4 @@ def _legend(axes: Axes, several: bool) -> None:
     ]
     if several:
         handles.append(Line2D([], [], linestyle=(0, (4, 2)), color="#777777", label="mimic each other"))
-    axes.legend(handles=handles, loc="lower center", ncols=len(handles), frameon=False, fontsize=9)
+    axes.legend(handles=handles, loc="lower center", ncols=len(handles), frameon=False, fontsize=TEXT)

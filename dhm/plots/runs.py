@@ -23,7 +23,7 @@ def overview(runs: Mapping[str, Epochs], epochs: int | None = None) -> Figure:
         runs: name, which starts with the method -> metrics of the run so far; of a search 100 - mAP is the error.
         epochs: how far the axis goes; by default as far as the runs.
     """
-    fig, axes = figure(1, 3, (11.0, 3.6 + 0.24 * max(0, len(runs) - 5)))
+    fig, axes = figure(1, 3, (9.6, 3.6 + 0.24 * max(0, len(runs) - 5)))
     heads = list(dict.fromkeys(head for lines in runs.values() for line in lines for head in line["test"]))
     for name, lines in runs.items():
         colour, x = METHODS[method_of(name)], [line["epoch"] + 1 for line in lines]
@@ -56,7 +56,7 @@ def bars(runs: Mapping[str, Epochs], title: str = "") -> Figure:
     Args:
         runs: name, which starts with the method -> metrics.
     """
-    fig, (ax,) = figure(1, 1, (8.0, 3.4))
+    fig, (ax,) = figure(1, 1, (9.6, 3.4))
     left, ticks = 0.0, {}
     for name, lines in runs.items():
         errors = {head: main_error(values) for head, values in lines[-1]["test"].items()}

@@ -52,11 +52,12 @@ def view(sigma: float = 0.3, quantity: str = "value", student: int = 0, teacher:
 def explore() -> ipywidgets.VBox:
     """Move the size of the noise, choose the quantity and the classifiers."""
     controls = {
-        "sigma": slide("size of the noise σ", 0.02, SIGMAS[-1], 0.3, 0.01),
+        "sigma": slide("noise σ", 0.02, SIGMAS[-1], 0.3, 0.01),
         "quantity": pick("quantity", list(smooth.QUANTITIES), "value"),
         "student": ipywidgets.BoundedIntText(value=0, min=0, max=99, description="student no.", style=WIDE),
         "teacher": ipywidgets.BoundedIntText(value=1, min=0, max=99, description="teacher no.", style=WIDE),
     }
+    controls["sigma"].layout.width = "380px"
     for name in ("student", "teacher"):
         controls[name].layout.width = "150px"
     return explorer(controls, view, [row(*controls.values())])

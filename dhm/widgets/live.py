@@ -104,16 +104,18 @@ def explore(runs_dir: str | Path | None = None, preset: str = "") -> ipywidgets.
     seed = ipywidgets.BoundedIntText(value=0, min=0, max=9999, description="seed", style=WIDE)
     seed.layout.width = "120px"
     begin, end = _button("Start training", "play"), _button("Stop", "stop")
-    others = pick("under way elsewhere", [], None, "auto")
+    others = pick("under way elsewhere", ["none"], "none", "auto")
     look, again = _button("Watch", "eye"), _button("Look again", "refresh")
     screen = Screen()
     own: dict[Path, subprocess.Popen] = {}  # trainings started here, by the folder of their record
+    listed: dict[str, RunRecord] = {}
     shown: dict[str, Any] = {"record": None, "task": None}
 
     def refresh(_: Any = None) -> None:
-        found = unfinished(runs_dir)
-        others.options = list(found.items()) or [("none", None)]
-        look.disabled = not found
+        listed.clear()
+        listed.update(unfinished(runs_dir))
+        others.options = list(listed) or ["none"]
+        look.disabled = not listed
 
     def show(record: RunRecord) -> bool:
         """Draw; whether there is more to come."""
@@ -148,8 +150,8 @@ def explore(runs_dir: str | Path | None = None, preset: str = "") -> ipywidgets.
         watch(record)
 
     def on_look(_: Any) -> None:
-        if others.value is not None:
-            watch(others.value)
+        if others.value in listed:
+            watch(listed[others.value])
 
     def on_end(_: Any) -> None:
         """Stop the training if it is ours, else only the watching."""

@@ -76,7 +76,11 @@ def view(name: str = "resnet32", branches: str = "paper", **options: Any) -> Vie
         f"millions: {owned}. Multiply-adds of an image: {found.work['B0'] / 1e9:.3g} G at inference, where B0 runs "
         f"alone; training takes {times:.2f} times the plain network's."
     )
-    return View(words, draw_layout(found.parts, title=name), found.table)
+    return View(
+        words,
+        draw_layout(found.parts, title=" ".join([name, *(f"{key}={value}" for key, value in options.items())])),
+        found.table,
+    )
 
 
 def explore() -> ipywidgets.VBox:

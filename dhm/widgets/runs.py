@@ -65,8 +65,9 @@ def view(records: Sequence[RunRecord]) -> View:
     table = pd.DataFrame.from_dict(rows, orient="index").map(lambda number: "–" if pd.isna(number) else f"{number:.4g}")
     table = table[sorted(table.columns, key=lambda column: column.startswith("gap"))]
     small = any(record.config.dataset in ("fashion-mnist-mini", "pedestrians") for record in records)
-    words = f"{len(records)} runs after their last epoch. The gap is training minus test accuracy"
-    words += "; training accuracy is measured on augmented images while the weights change."
+    words = f"{len(records)} run{'s' if len(records) > 1 else ''} after the last epoch. "
+    words += "The gap is training minus test accuracy, of which the first is measured on augmented images while the "
+    words += "weights change."
     words += " Runs on the embedded images check the pipeline; they are no evidence." if small else ""
     return View(words, overview({name: record.metrics for name, record in names.items()}), table)
 

@@ -44,17 +44,16 @@ class Screen:
 
     def show(self, view: View) -> None:
         """Replace what stands there."""
+        image = b"" if view.figure is None else png(view.figure)  # first, so that all parts change together
         self.words.value = f'<div style="line-height: 1.5; max-width: 66em">{html.escape(view.words)}</div>'
         if view.figure is not None:
-            self.image.value = png(view.figure)
+            self.image.value = image
             self.image.layout.width = f"{PIXELS_PER_INCH * view.figure.get_figwidth():.0f}px"
             self.image.layout.max_width, self.image.layout.height = "100%", "auto"
         self.image.layout.display = "none" if view.figure is None else "block"
         # The class is JupyterLab's for tables in outputs: its fonts and both of its themes.
-        self.table.value = (
-            "" if view.table is None
-            else f'<div class="jp-RenderedHTMLCommon" style="width: max-content; max-width: 100%">{view.table.to_html(border=0)}</div>'
-        )  # fmt: skip
+        frame = '<div class="jp-RenderedHTMLCommon" style="width: max-content; max-width: 100%">{}</div>'
+        self.table.value = "" if view.table is None else frame.format(view.table.to_html(border=0))
 
 
 def png(figure: Figure) -> bytes:
