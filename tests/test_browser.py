@@ -6,6 +6,7 @@ Screenshots go to $DHM_SCREENSHOTS where it is set, in both themes of JupyterLab
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
 import socket
@@ -146,7 +147,7 @@ def shots(page: "sync_api.Page", name: str, cell: "sync_api.Locator") -> None:
     """The window with the cell at its top, in both themes."""
     if "DHM_SCREENSHOTS" not in os.environ:
         return
-    name = name.replace(" ", "-")
+    name = re.sub(r"\W+", "-", name)
     folder = Path(os.environ["DHM_SCREENSHOTS"])
     folder.mkdir(parents=True, exist_ok=True)
     for theme in ("Dark", "Light"):
@@ -167,7 +168,7 @@ def test_tour(page: "sync_api.Page", lab: Lab) -> None:
         "import dhm",
         "network.view",
         "loss.view",
-        "figure = bars",
+        "errors =",
         "committed",
         "display(Markdown(notebook",
     ):

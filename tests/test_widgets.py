@@ -172,6 +172,35 @@ def test_a_training_is_started_watched_and_stopped(tmp_path: Path) -> None:
     assert fitted.metrics[-1]["test"] == record.metrics[-1]["test"]
 
 
+def test_the_live_explorer_starts_watches_and_stops(tmp_path: Path) -> None:
+    """A run that was started elsewhere is listed and followed to its end; one of its own is stopped by its button."""
+    record = RunRecord.of(live.configuration("baseline", epochs=2, preset="smoke"), tmp_path)
+    elsewhere = live.start(record)
+
+    async def says(explorer: ipywidgets.Widget, words: str) -> None:
+        while words not in of(explorer, ipywidgets.HTML).value:
+            await asyncio.sleep(0.05)
+
+    async def kernel() -> None:
+        explorer = live.explore(tmp_path, "smoke")
+        assert "live · cifar_resnet_depth8 · baseline" in of(explorer, ipywidgets.Dropdown, "under way elsewhere").value
+        of(explorer, ipywidgets.Button, "Watch").click()
+        await says(explorer, "seconds ago")
+        await says(explorer, "epoch 2 of 2, finished.")
+        assert next(w for w in controls(explorer) if isinstance(w, ipywidgets.Image)).value
+        stop = of(explorer, ipywidgets.Button, "Stop")
+        while not stop.disabled:
+            await asyncio.sleep(0.05)
+        of(explorer, ipywidgets.IntSlider, "epochs").value = 60
+        of(explorer, ipywidgets.Button, "Start training").click()
+        await says(explorer, "epoch 0 of 60, under way")
+        stop.click()
+        await says(explorer, "stopped")
+
+    asyncio.run(asyncio.wait_for(kernel(), 180))
+    assert elsewhere.wait(60) == 0
+
+
 def test_why_a_training_did_not_start_is_shown(tmp_path: Path) -> None:
     config = live.configuration("dhm", epochs=2, preset="smoke").replace(dataset="no-such-folder")
     record = RunRecord.of(config, tmp_path)

@@ -13,7 +13,8 @@ from dhm.plots.curves import Epochs
 from dhm.plots.style import METHODS, figure
 
 STYLES: tuple[Literal["-", "--", ":", "-."], ...] = ("-", "--", ":", "-.")
-"""Of lines: of B0, B1, B2, ..."""
+MARKERS = "os^D"
+"""Of lines and of single epochs, which are no lines yet: of B0, B1, B2, ..."""
 
 
 def overview(runs: Mapping[str, Epochs], epochs: int | None = None) -> Figure:
@@ -27,15 +28,16 @@ def overview(runs: Mapping[str, Epochs], epochs: int | None = None) -> Figure:
     heads = list(dict.fromkeys(head for lines in runs.values() for line in lines for head in line["test"]))
     for name, lines in runs.items():
         colour, x = METHODS[method_of(name)], [line["epoch"] + 1 for line in lines]
-        dot = "o" if len(lines) == 1 else ""
+        single = len(lines) == 1
+        dot = "o" if single else ""
         train = [100 * line["train"]["accuracy/B0"] for line in lines]
         error = {head: [main_error(line["test"][head]) for line in lines if head in line["test"]] for head in heads}
         test = [100 - value for value in error["B0"]]
         axes[0].plot(x, train, color=colour, marker=dot)
-        axes[0].plot(x, test, "--", color=colour, marker=dot)
-        for head, style in zip(heads, STYLES, strict=False):
+        axes[0].plot(x, test, "--", color=colour, marker=dot, markerfacecolor="white")
+        for head, style, mark in zip(heads, STYLES, MARKERS, strict=False):
             if error[head]:
-                axes[1].plot(x, error[head], style, color=colour, marker=dot)
+                axes[1].plot(x, error[head], style, color=colour, marker=mark if single else "")
         axes[2].plot(x, [a - b for a, b in zip(train, test, strict=True)], color=colour, marker=dot)
     titles = ("B0: training –, test - -", "test error of each classifier", "B0: training minus test")
     for ax, title, unit in zip(axes, titles, ("accuracy (%)", "error (%)", "points"), strict=True):
@@ -45,7 +47,11 @@ def overview(runs: Mapping[str, Epochs], epochs: int | None = None) -> Figure:
             ax.set_xlim(0.5, epochs + 0.5)
     axes[2].axhline(0, color="#888888", linewidth=1)
     handles = [Line2D([], [], color=METHODS[method_of(name)], label=spoken(name)) for name in runs]
-    handles += [Line2D([], [], color="#222222", linestyle=s, label=h) for h, s in zip(heads, STYLES, strict=False)]
+    early = any(len(lines) == 1 for lines in runs.values())
+    handles += [
+        Line2D([], [], color="#222222", linestyle=style, marker=mark if early else "", label=head)
+        for head, style, mark in zip(heads, STYLES, MARKERS, strict=False)
+    ]
     fig.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 6), frameon=False)
     return fig
 

@@ -57,7 +57,7 @@ def explore() -> ipywidgets.VBox:
         "student": ipywidgets.BoundedIntText(value=0, min=0, max=99, description="student no.", style=WIDE),
         "teacher": ipywidgets.BoundedIntText(value=1, min=0, max=99, description="teacher no.", style=WIDE),
     }
-    controls["sigma"].layout.width = "380px"
+    controls["sigma"].layout.width = "300px"
     for name in ("student", "teacher"):
         controls[name].layout.width = "150px"
     return explorer(controls, view, [row(*controls.values())])
