@@ -21,7 +21,7 @@ def terms(logits: Mapping[str, Sequence[float]], target: int, found: Sequence[Te
     heads = list(logits)
     classes = len(next(iter(logits.values())))
     fig, axes = figure(1, 2, (9.6, 1.9 + 0.3 * (len(found) + 1)))
-    axes[0].get_gridspec().set_width_ratios([1, 1.6])
+    axes[0].get_gridspec().set_width_ratios([1, 1.3])
     _predictions(axes[0], logits, target)
     pull = -np.array([[value for head in heads for value in term.gradients[head]] for term in found])
     pull = np.vstack([pull, pull.sum(axis=0)])
@@ -30,7 +30,7 @@ def terms(logits: Mapping[str, Sequence[float]], target: int, found: Sequence[Te
     ax.imshow(pull, cmap="RdBu", vmin=-1.4 * limit, vmax=1.4 * limit, aspect="auto", interpolation="nearest")
     for (row, column), value in np.ndenumerate(pull):
         if value:
-            ax.text(column, row, f"{value:+.2f}", ha="center", va="center", fontsize=8.5, color="#222222")
+            ax.text(column, row, f"{value:+.2f}", ha="center", va="center", fontsize=8, color="#222222")
     for edge in range(1, len(heads)):
         ax.axvline(classes * edge - 0.5, color="#444444", linewidth=1.2)
     ax.axhline(len(found) - 0.5, color="#444444", linewidth=1.2)
@@ -52,7 +52,7 @@ def _predictions(ax: Axes, logits: Mapping[str, Sequence[float]], target: int) -
         at = np.arange(len(z)) + 0.27 * (i - (len(logits) - 1) / 2)
         ax.bar(at, probability, width=0.25, color=colour, label=head)
         for x, p in zip(at, probability, strict=True):
-            ax.text(x, p + 0.015, f"{p:.2f}", ha="center", va="bottom", fontsize=9, color=colour)
+            ax.text(x, p + 0.015, f"{p:.2f}", ha="center", va="bottom", fontsize=8, color=colour)
     classes = len(next(iter(logits.values())))
     ax.add_patch(Rectangle((target - 0.48, 0), 0.96, 1.11, fill=False, edgecolor="#222222", linewidth=1.4))
     ax.set(ylim=(0, 1.12), ylabel="probability", xticks=range(classes))

@@ -121,8 +121,9 @@ def explore(runs_dir: str | Path | None = None, preset: str = "") -> ipywidgets.
         """Draw; whether there is more to come."""
         process = own.get(record.folder)
         running = None if process is None else process.poll() is None
+        more = record.result is None and running is not False  # asked first: what ends while it is drawn is drawn again
         screen.show(view(record, running))
-        return record.result is None and running is not False
+        return more
 
     async def follow(record: RunRecord) -> None:
         while show(record):

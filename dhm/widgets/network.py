@@ -140,9 +140,10 @@ def _takes_long(name: str, branches: str, options: dict[str, Any]) -> bool:
 
 async def _measure_elsewhere(name: str, branches: str, options: dict[str, Any]) -> None:
     """Measure in a process of its own. A thread would not do: torch's flop counter hooks into modules everywhere."""
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        work = asyncio.get_running_loop().run_in_executor(pool, _measure, name, branches, options)
-        _measured[_key(name, branches, options)] = await work
+    pool = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
+    work = asyncio.get_running_loop().run_in_executor(pool, _measure, name, branches, options)
+    pool.shutdown(wait=False)  # when the work is done; to wait for that would hold the kernel
+    _measured[_key(name, branches, options)] = await work
 
 
 def _control(name: str, default: Any) -> ipywidgets.ValueWidget:
