@@ -21,7 +21,7 @@ def terms(logits: Mapping[str, Sequence[float]], target: int, found: Sequence[Te
     heads = list(logits)
     classes = len(next(iter(logits.values())))
     fig, axes = figure(1, 2, (9.6, 1.9 + 0.3 * (len(found) + 1)))
-    axes[0].get_gridspec().set_width_ratios([1, 1.3])
+    axes[0].get_gridspec().set_width_ratios([1, 1.3])  # type: ignore[union-attr]
     _predictions(axes[0], logits, target)
     pull = -np.array([[value for head in heads for value in term.gradients[head]] for term in found])
     pull = np.vstack([pull, pull.sum(axis=0)])
