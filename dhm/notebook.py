@@ -1,6 +1,7 @@
 """Running the notebooks from outside, through papermill."""
 
 import ast
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,18 @@ from dhm.errors import InputError
 def list_notebooks() -> list[str]:
     """Names of the notebooks of the clone."""
     return sorted(file.stem for file in (paths.root() / "notebooks").glob("*.ipynb"))
+
+
+_ROW = re.compile(r"^\| (.+?) \| \[\w+\]\(notebooks/(\w+\.ipynb)\) \| (.+) \|$", re.MULTILINE)
+WIDGET = "application/vnd.jupyter.widget-view+json"
+
+
+def contents() -> str:
+    """The README's table of notebooks in Markdown, question first, with links for a page beside them."""
+    readme = paths.root() / "README.md"
+    rows = _ROW.findall(readme.read_text()) if readme.is_file() else []
+    lines = [f"| {question} | [{file.removesuffix('.ipynb')}]({file}) | {place} |" for place, file, question in rows]
+    return "\n".join(["| Question | Notebook | In the paper |", "|---|---|---|", *lines])
 
 
 def run_notebook(name: str, parameters: Mapping[str, str], output: Path | None = None) -> Path:
@@ -71,12 +84,16 @@ def refresh(name: str) -> Path:
 
     executed = run_notebook(name, {}, paths.runs_dir() / "notebooks" / f"{name}.ipynb")
     notebook = nbformat.read(executed, as_version=4)
-    notebook.metadata.pop("papermill", None)
+    for trace in ("papermill", "widgets"):
+        notebook.metadata.pop(trace, None)
     for cell in notebook.cells:
         for trace in ("papermill", "execution"):
             cell.metadata.pop(trace, None)
         if cell.cell_type == "code":  # what a bar leaves behind is empty
             cell.outputs = [o for o in cell.outputs if "data" not in o or any(o.data.values())]
+            for output in cell.outputs:  # a widget dies with its kernel
+                if output.get("data", {}).pop(WIDGET, None):
+                    output.data["text/plain"] = "(controls appear here when this cell is run)"
     target = paths.root() / "notebooks" / f"{name}.ipynb"
     nbformat.write(notebook, target)
     return target

@@ -1,7 +1,9 @@
 """The notebooks from outside: papermill and the command line, from any folder; what cells print is nbval's affair."""
 
+import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -63,3 +65,75 @@ def test_wrong_calls_are_one_sentence(arguments: list[str], sentence: str, capsy
 )
 def test_values_of_parameters(text: str, default: object, value: object) -> None:
     assert notebook._value("x", text, default) == value
+
+
+@pytest.mark.parametrize("folder", [".", "notebooks", "elsewhere"])
+def test_a_kernel_finds_the_same_files_from_any_folder(folder: str, tmp_path: Path) -> None:
+    """JupyterLab and nbval start a kernel in the notebook's folder, papermill in the caller's, a terminal anywhere."""
+    from nbclient import NotebookClient
+    from nbformat.v4 import new_code_cell, new_notebook
+
+    where = tmp_path if folder == "elsewhere" else paths.root() / folder
+    code = """
+    import pathlib, dhm
+    from dhm import notebook, paths
+    places = [paths.root(), paths.data_dir(), paths.runs_dir(), paths.figures_dir(), paths.embedded("paper/table1.csv")]
+    print(pathlib.Path.cwd(), *places, len(notebook.list_notebooks()), sep="|")
+    """
+    page = new_notebook(cells=[new_code_cell("\n".join(line.strip() for line in code.splitlines()))])
+    unset = {name: value for name, value in os.environ.items() if name not in ("DHM_DATA", "DHM_RUNS", "DHM_FIGURES")}
+    client = NotebookClient(page, kernel_name="python3", resources={"metadata": {"path": str(where)}})
+    client.execute(env={**unset, "PYTHONPATH": str(paths.root())})
+    cwd, *places, count = page.cells[0].outputs[0].text.strip().split("|")
+    root = paths.root()
+    assert Path(cwd) == where.resolve()
+    assert list(map(Path, places)) == [
+        root, root / "data", root / "runs", root / "figures", root / "data" / "paper" / "table1.csv",
+    ]  # fmt: skip
+    assert int(count) == len(notebook.list_notebooks())
+
+
+def cells_of(name: str, kind: str) -> list[dict]:
+    cells = json.loads((paths.root() / "notebooks" / f"{name}.ipynb").read_text())["cells"]
+    return [cell for cell in cells if cell["cell_type"] == kind]
+
+
+@pytest.mark.parametrize("place", ["a new machine", "in a clone", "installed"])
+def test_the_tour_installs_what_is_missing(place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = "".join(next(c for c in cells_of("00_tour", "code") if "find_spec" in "".join(c["source"]))["source"])
+    called: list[list[str]] = []
+    monkeypatch.setattr(subprocess, "run", lambda command, check: called.append(command))
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.chdir(paths.root() / "notebooks" if place == "in a clone" else tmp_path)
+    before = list(sys.path)
+    if place == "installed":
+        exec(source, {"repository": ""})
+        assert (called, sys.path) == ([], before)
+        return
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    clone = paths.root() if place == "in a clone" else tmp_path / "dhm-companion"
+    install = [sys.executable, "-m", "pip", "install", "--quiet", "-e", f"{clone}[notebooks]"]
+    fetch = [["git", "clone", "--depth", "1", "https://example.org/x", str(clone)]] if place == "a new machine" else []
+    exec(source, {"repository": "https://example.org/x"})
+    assert called == [*fetch, install]
+    assert sys.path == [str(clone), *before]
+    if place == "a new machine":
+        with pytest.raises(RuntimeError, match="give the repository's address"):
+            exec(source, {"repository": ""})
+
+
+def test_the_tour_shows_every_notebook() -> None:
+    """The table at its end as it is committed; python -m dhm notebook 00_tour --refresh brings it up to date."""
+    names = re.findall(r"\[(\w+)\]\(\1\.ipynb\)", notebook.contents())
+    assert sorted(names) == notebook.list_notebooks()
+    shown = [output["data"].get("text/markdown", "") for cell in cells_of("00_tour", "code")
+             for output in cell["outputs"] if "data" in output]  # fmt: skip
+    assert notebook.contents() in ["".join(text) for text in shown], "00_tour is not up to date"
+
+
+@pytest.mark.parametrize("name", notebook.list_notebooks())
+def test_no_dead_widget_is_committed(name: str) -> None:
+    """A widget's state is nothing without its kernel, and its place would read "Loading widget..."."""
+    content = (paths.root() / "notebooks" / f"{name}.ipynb").read_text()
+    assert notebook.WIDGET not in content
+    assert "widgets" not in json.loads(content)["metadata"]

@@ -26,11 +26,12 @@ FLOORS = [  # a file imports only from floors below its own, or from its own fol
     {"grid"},
     {"analysis"},
     {"plots"},
+    {"widgets"},
     {"__init__", "notebook"},
     {"__main__"},
 ]
 EXTRA = {"IPython", "ipywidgets", "matplotlib", "pandas", "papermill", "scipy", "seaborn", "statsmodels"}
-NEEDS_EXTRA = {"analysis", "plots", "notebook"}
+NEEDS_EXTRA = {"analysis", "plots", "widgets", "notebook"}
 
 
 def floor_of(room: str) -> int:

@@ -7,6 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from dhm.analysis.smooth import Course
 from dhm.plots.style import METHODS, NAMES, figure
 
 EXPANSIONS = {"printed": ("Eq. 11 as printed", "#d55e00", "o"), "full": ("full second order", "#0072b2", "s")}
@@ -69,4 +70,27 @@ def term_sizes(table: pd.DataFrame) -> Figure:
         ax.set(yticks=range(len(groups)), ylim=(len(groups) - 0.5, -0.5))
         ax.set_yticklabels([f"{NAMES[method]}  {pair}" for method, pair in groups] if ax is axes[0] else [])
     fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
+    return fig
+
+
+def parting(course: Course, sigma: float, quantity: str = "value") -> Figure:
+    """How both expansions part from the truth as the noise grows; a line marks the size in question.
+
+    Left the part along what the quantity is without noise, relative to it; right the distance from the truth.
+    """
+    fig, axes = figure(1, 2, (9.6, 3.9))
+    axes[0].plot(course.sigmas, course.along_start(course.truth), color="#222222", linewidth=2, label="truth")
+    start = course.expansion.terms[0].expand_as(course.truth)
+    axes[0].plot(course.sigmas, course.along_start(start), ":", color="#888888", label="without noise")
+    for kind, (label, colour, _) in EXPANSIONS.items():
+        axes[0].plot(course.sigmas, course.along_start(course.expanded(kind)), "--", color=colour, label=label)
+        axes[1].loglog(course.sigmas, course.missed(kind), color=colour, label=label)
+    truth = [1.0, *course.along_start(course.truth)]
+    margin = max(max(truth) - min(truth), 0.02)
+    axes[0].set(title=f"{quantity}, relative to that without noise", xlabel="σ", xlim=(0, max(course.sigmas)))
+    axes[0].set_ylim(min(truth) - margin, max(truth) + margin)
+    axes[1].set(title="distance from the truth", xlabel="σ")
+    for ax in axes:
+        ax.axvline(sigma, color="#444444", linewidth=1)
+        ax.legend(framealpha=1, edgecolor="white")
     return fig

@@ -21,6 +21,8 @@ from dhm.plots.style import HEADS
 STAGE, DOWN, PLAIN, INK = "#d6e6f5", "#f9cf98", "#ececec", "#333333"
 BOX_WIDTH, BOX_HEIGHT, COLUMN, ROW = 1.62, 0.96, 2.1, 1.45
 """In inches: of a box, and from one column or row to the next."""
+TEXT = 11.5
+"""Size of letters in points, to be read where the drawing stands in a column of 850 pixels."""
 
 
 @dataclass(frozen=True)
@@ -31,12 +33,27 @@ class Box:
     smaller: bool = False
 
 
+@dataclass(frozen=True)
+class Layout:
+    """What is drawn of a network: its stem, the stages of every classifier's own part, and where branches start."""
+
+    image_size: int
+    stem: Box
+    towers: dict[str, list[Box]]
+    roots: dict[str, int]
+
+
 def draw_network(net: BranchedNet, image_size: int = 32, title: str = "") -> Figure:
     """Stages as boxes (down-samplings coloured), branches from their roots, heads as dots, mimicking pairs dashed.
 
     Names, roots, channels and numbers of blocks are read from the network; sizes from a pass without arithmetic over
     an image of `image_size` pixels a side.
     """
+    return draw_layout(layout(net, image_size), title)
+
+
+def layout(net: BranchedNet, image_size: int = 32) -> Layout:
+    """The drawing's parts, measured; seconds for a network of a thousand layers."""
     shapes = deepcopy(net).to("meta").eval()
     with torch.no_grad():
         x = torch.zeros(1, 3, image_size, image_size, device="meta")
@@ -48,7 +65,7 @@ def draw_network(net: BranchedNet, image_size: int = 32, title: str = "") -> Fig
             stages, start = getattr(shapes.branches[name], "stages", ()), max(root, 0)
             own = [box for box, _ in _boxes(stages, start, inner[start], widths[start])]
             towers[name] = own if root == start else [stem, *own]
-    return _draw(stem, towers, shapes.roots, f"image\n{image_size}×{image_size}", title)
+    return Layout(image_size, stem, towers, shapes.roots)
 
 
 def draw_attached(net: AttachedNet, image_size: int = 224, title: str = "") -> Figure:
@@ -65,7 +82,7 @@ def draw_attached(net: AttachedNet, image_size: int = 224, title: str = "") -> F
         passed = sum(call.end <= traced.calls[root].end for call in ends.values())
         roots[name], branch = max(0, passed - 1), net.branches[name]
         towers[name] = _tail_boxes(branch, traced, passed, sizes) if isinstance(branch, Tail) else []
-    return _draw(trunk[0], towers, roots, f"image\n{image_size}×{image_size}", title)
+    return draw_layout(Layout(image_size, trunk[0], towers, roots), title)
 
 
 def _tail_boxes(tail: Tail, traced: Trace, passed: int, sizes: Sequence[int]) -> list[Box]:
@@ -110,9 +127,10 @@ def _size(x: torch.Tensor) -> str:
     return f"{channels} × {height}×{width}"
 
 
-def _draw(stem: Box, towers: dict[str, list[Box]], roots: dict[str, int], image: str, title: str) -> Figure:
+def draw_layout(parts: Layout, title: str = "") -> Figure:
     """Columns: image, stem, stages, heads. Rows: the trunk at the bottom, above it branches from deep to shallow, so
     that no line crosses another."""
+    towers, roots = parts.towers, parts.roots
     stages, heads = len(towers[MAIN]), list(towers)
     dots = COLUMN * (stages + 2) - 0.55
     reach = 0.5 + 0.42 * max(len(heads) - 1, 1)
@@ -126,9 +144,9 @@ def _draw(stem: Box, towers: dict[str, list[Box]], roots: dict[str, int], image:
     def column(stage: int) -> float:
         return COLUMN * (stage + 1)
 
-    axes.text(0, 0, image, ha="center", va="center", color=INK)
+    axes.text(0, 0, f"image\n{parts.image_size}×{parts.image_size}", ha="center", va="center", color=INK, fontsize=TEXT)
     _line(axes, [(0.42, 0), (column(0) - BOX_WIDTH / 2, 0)], arrow=True)
-    _box(axes, column(0), 0, stem, plain=True)
+    _box(axes, column(0), 0, parts.stem, plain=True)
     for row, (name, colour) in enumerate(zip(heads, itertools.cycle(HEADS), strict=False)):
         y, root = ROW * row, roots.get(name, 0)
         x = column(root) + BOX_WIDTH / 2
@@ -143,12 +161,12 @@ def _draw(stem: Box, towers: dict[str, list[Box]], roots: dict[str, int], image:
             x = column(index) + BOX_WIDTH / 2
         _line(axes, [(x, y), (dots - 0.12, y)], colour, arrow=True)
         axes.plot(dots, y, "o", color=colour, markersize=11, zorder=3)
-        axes.text(dots + 0.02, y - 0.28, name, ha="center", va="center", color=colour, weight="bold")
+        axes.text(dots + 0.02, y - 0.28, name, ha="center", va="center", color=colour, weight="bold", fontsize=TEXT)
     for lower, upper in itertools.combinations(range(len(heads)), 2):
         axes.add_patch(_mimicking(dots, lower, upper))
     _legend(axes, several=len(heads) > 1)
     if title:
-        axes.text((left + right) / 2, top - 0.22, title, ha="center", va="center", fontsize=12, color=INK)
+        axes.text((left + right) / 2, top - 0.22, title, ha="center", va="center", fontsize=TEXT + 2, color=INK)
     return figure
 
 
@@ -159,7 +177,7 @@ def _box(axes: Axes, x: float, y: float, box: Box, plain: bool = False) -> None:
         FancyBboxPatch(corner, BOX_WIDTH, BOX_HEIGHT, boxstyle="round,pad=0,rounding_size=0.08", facecolor=colour,
                        edgecolor=INK, linewidth=0.8, zorder=2)
     )  # fmt: skip
-    axes.text(x, y, box.text, ha="center", va="center", color=INK, fontsize=9, zorder=3)
+    axes.text(x, y, box.text, ha="center", va="center", color=INK, fontsize=TEXT, zorder=3)
 
 
 def _line(axes: Axes, points: list[tuple[float, float]], colour: str = INK, arrow: bool = False) -> None:
@@ -186,4 +204,4 @@ def _legend(axes: Axes, several: bool) -> None:
     ]
     if several:
         handles.append(Line2D([], [], linestyle=(0, (4, 2)), color="#777777", label="mimic each other"))
-    axes.legend(handles=handles, loc="lower center", ncols=len(handles), frameon=False, fontsize=9)
+    axes.legend(handles=handles, loc="lower center", ncols=len(handles), frameon=False, fontsize=TEXT)

@@ -1,0 +1,72 @@
+"""Smooth classifiers on a plane, where the expectation behind Eq. 11 is known to the last digits."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from dhm.analysis import eq11
+from dhm.analysis.perturbation import Isotropic, quadrature
+from dhm.errors import InputError
+from dhm.randomness import generator
+
+QUANTITIES: dict[str, tuple[Callable, Callable]] = {
+    "value": (eq11.mimicking, eq11.expand_value),
+    "student's gradient": (eq11.student_gradient, eq11.expand_gradient),
+}
+"""What is expanded: its value at perturbations, and its expansion."""
+KINDS = ("printed", "full")
+"""Eq. 11 as it is printed, and all terms of second order."""
+
+
+def smooth_head(seed: int) -> eq11.Head:
+    """A small network with tanh and softmax, (N, 2) -> probabilities of three classes (N, 3)."""
+    w, b, v = (torch.randn(*s, generator=generator(seed), dtype=torch.float64) for s in ((2, 8), (8,), (8, 3)))
+    return lambda h: ((h @ w + b).tanh() @ v).softmax(dim=-1)
+
+
+@dataclass(frozen=True)
+class Course:
+    """A quantity's expectation over the size of the noise, beside its expansion.
+
+    Attributes:
+        sigmas: sizes of the noise, S of them.
+        truth: (S, N, K) or (S, N, 2), by Gauss-Hermite quadrature.
+        expansion: the terms at unit sigma.
+    """
+
+    sigmas: tuple[float, ...]
+    truth: torch.Tensor
+    expansion: eq11.Expansion
+
+    def expanded(self, kind: str) -> torch.Tensor:
+        """The expansion of a kind at every sigma, in the shape of `truth`."""
+        return torch.stack([getattr(self.expansion, kind)(sigma) for sigma in self.sigmas])
+
+    def missed(self, kind: str) -> list[float]:
+        """The distance of an expansion from the truth at every sigma."""
+        return (self.truth - self.expanded(kind)).flatten(1).norm(dim=1).tolist()
+
+    def along_start(self, values: torch.Tensor) -> list[float]:
+        """(S, N, ...) as one number a sigma: its part along what the quantity is without noise, over that length."""
+        start = self.expansion.terms[0]
+        return ((values * start).flatten(1).sum(dim=1) / start.square().sum()).tolist()
+
+
+def course(quantity: str, student: int, teacher: int, sigmas: Sequence[float], points: int = 3) -> Course:
+    """The course of a quantity of two smooth classifiers under isotropic noise on three points of the plane.
+
+    Args:
+        quantity: a name of `QUANTITIES`.
+        student, teacher: seeds of `smooth_head`.
+
+    Raises:
+        InputError: there is no such quantity.
+    """
+    if quantity not in QUANTITIES:
+        raise InputError(f"the quantity must be one of {', '.join(QUANTITIES)}, not {quantity!r}")
+    exact, expand = QUANTITIES[quantity]
+    heads = smooth_head(student), smooth_head(teacher)
+    h = torch.randn(points, 2, generator=generator(2), dtype=torch.float64)
+    truth = torch.stack([quadrature(lambda xi: exact(*heads, h, xi), 2, sigma) for sigma in sigmas])
+    return Course(tuple(sigmas), truth, expand(*heads, h, Isotropic((2,)).directions(2, generator(0))))

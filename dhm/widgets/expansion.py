@@ -1,0 +1,63 @@
+"""Noise on the shared representation: how far Eq. 11 and the full second order are from the truth."""
+
+from functools import lru_cache
+
+import ipywidgets
+import numpy as np
+
+from dhm.analysis import eq11, smooth
+from dhm.errors import InputError
+from dhm.plots.eq11 import parting
+from dhm.widgets.view import WIDE, View, explorer, pick, row, slide
+
+SIGMAS = tuple(float(sigma) for sigma in np.geomspace(0.02, 1.0, 25))
+SMALL = 0.1
+"""Sizes of noise up to this one give the orders."""
+
+
+@lru_cache(maxsize=64)
+def _course(quantity: str, student: int, teacher: int) -> smooth.Course:
+    return smooth.course(quantity, student, teacher, SIGMAS)
+
+
+def view(sigma: float = 0.3, quantity: str = "value", student: int = 0, teacher: int = 1) -> View:
+    """Truth and both expansions of two smooth classifiers on three points of a plane.
+
+    Args:
+        sigma: size of the noise.
+        quantity: a name of `dhm.analysis.smooth.QUANTITIES`.
+        student, teacher: seeds of the classifiers.
+
+    Raises:
+        InputError: sigma is not positive, or the quantity not known.
+    """
+    if not 0 < sigma <= SIGMAS[-1]:
+        raise InputError(f"sigma must be above 0 and at most {SIGMAS[-1]:g}, not {sigma}")
+    found = _course(quantity, student, teacher)
+    here = smooth.course(quantity, student, teacher, [sigma])
+    small = [i for i, s in enumerate(SIGMAS) if s <= SMALL]
+    orders = {
+        kind: eq11.slope([SIGMAS[i] for i in small], [found.missed(kind)[i] for i in small]) for kind in smooth.KINDS
+    }
+    size = float(here.truth.norm())
+    off = {kind: 100 * here.missed(kind)[0] / size for kind in smooth.KINDS}
+    words = (
+        f"At σ = {sigma:.2f}, Eq. 11 as printed is {off['printed']:.3g} % off the truth, the full second order "
+        f"{off['full']:.3g} %. For small noise the first misses by σ^{orders['printed']:.2f}, the second by "
+        f"σ^{orders['full']:.2f}."
+    )
+    return View(words, parting(found, sigma, quantity))
+
+
+def explore() -> ipywidgets.VBox:
+    """Move the size of the noise, choose the quantity and the classifiers."""
+    controls = {
+        "sigma": slide("noise σ", 0.02, SIGMAS[-1], 0.3, 0.01),
+        "quantity": pick("quantity", list(smooth.QUANTITIES), "value"),
+        "student": ipywidgets.BoundedIntText(value=0, min=0, max=99, description="student no.", style=WIDE),
+        "teacher": ipywidgets.BoundedIntText(value=1, min=0, max=99, description="teacher no.", style=WIDE),
+    }
+    controls["sigma"].layout.width = "300px"
+    for name in ("student", "teacher"):
+        controls[name].layout.width = "150px"
+    return explorer(controls, view, [row(*controls.values())])
