@@ -59,7 +59,8 @@ def fit(
         trainer = prepare(config, fabric, data_dir=data_dir, download=download, accumulate=accumulate, workers=workers)
         record.create()
         with _alone(record, fabric):
-            _train(trainer, record, progress, checkpoint_every)
+            if not fabric.broadcast(record.result is not None):  # another process may have finished it meanwhile
+                _train(trainer, record, progress, checkpoint_every)
     return record
 
 

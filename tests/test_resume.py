@@ -138,3 +138,21 @@ def test_other_images_under_the_same_name_are_refused(tmp_path: Path) -> None:
     record.write_json("env.json", environment)
     with pytest.raises(dhm.InputError, match="other images"):
         dhm.fit(record.config, runs_dir=tmp_path, accelerator="cpu", progress=False)
+
+
+def test_run_finished_while_another_process_prepared_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two processes share a grid: the second saw no result, and when it gets the lock the first has finished."""
+    config = small_config(epochs=1)
+    prepare = training.prepare
+
+    def meanwhile(*arguments: object, **options: object) -> object:
+        monkeypatch.setattr(training, "prepare", prepare)
+        dhm.fit(config, runs_dir=tmp_path, accelerator="cpu", progress=False)
+        return prepare(*arguments, **options)
+
+    monkeypatch.setattr(training, "prepare", meanwhile)
+    record = dhm.fit(config, runs_dir=tmp_path, accelerator="cpu", progress=False)
+    assert len(record.environment) == 1
+    assert record.result is not None
