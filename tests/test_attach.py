@@ -313,3 +313,19 @@ class Around(Explicit):
 def test_what_cannot_be_attached_is_told_in_a_sentence(call: Callable, sentence: str) -> None:
     with pytest.raises(dhm.InputError, match=sentence):
         call()
+
+
+def test_figures_name_stages_and_sizes() -> None:
+    pytest.importorskip("matplotlib")
+    from dhm.plots.curves import by_head
+    from dhm.plots.network import draw_attached
+
+    own = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(256, 7))
+    net = dhm.attach(torchvision.models.resnet18(num_classes=7), branches={"B1": ("layer3", own), "B2": "layer2"})
+    texts = [text.get_text() for text in draw_attached(net, 64, "a title").axes[0].texts]
+    assert texts.count("layer4\n512 × 2×2") == 1
+    assert texts.count("layer4\n1 of 2 blocks\n512 × 2×2") == 1
+    assert texts.count("layer3\n256 × 4×4") == 2
+    assert {"a title", "B0", "B1", "B2"} <= set(texts)
+    axes = by_head({"a run": {"B0": [10.0, 30.0], "B1": [20.0, 25.0]}}).axes[0]
+    assert [list(line.get_ydata()) for line in axes.lines] == [[10.0, 30.0], [20.0, 25.0]]
