@@ -41,7 +41,7 @@ def kept(folder: str | Path | None = None) -> dict[str, pd.DataFrame]:
     Args:
         folder: where to look; by default the committed records.
     """
-    runs = load_runs(folder or paths.root() / "data" / "records")
+    runs = load_runs(folder or paths.records_dir())
     if runs.empty:
         return {}
     clean = [_with_clean_labels(RunRecord.read(place).config) for place in runs["folder"]]

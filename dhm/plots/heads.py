@@ -69,8 +69,8 @@ def against_cost(panels: Mapping[str, Mapping[str, tuple[float, Sequence[Epochs]
     fig, axes = figure(1, len(panels), (1.4 + 4.6 * len(panels), 3.6))
     for ax, (title, runs) in zip(axes, panels.items(), strict=True):
         for method, (flops, metrics) in runs.items():
-            band(ax, [100 - _test(lines, MAIN) for lines in metrics], METHODS[method], "-", flops / 1e15)
-        ax.set(title=title, xlabel="training cost (10$^{15}$ multiply-adds)", ylabel="top-1 error of B0 (%)")
+            band(ax, [100 - _test(lines, MAIN) for lines in metrics], METHODS[method], "-", flops / 1e12)
+        ax.set(title=title, xlabel="training cost (10$^{12}$ multiply-adds)", ylabel="top-1 error of B0 (%)")
         ax.set_xlim(left=0)
     methods = dict.fromkeys(method for runs in panels.values() for method in runs)
     handles = [Line2D([], [], color=METHODS[method], label=NAMES[method]) for method in methods]

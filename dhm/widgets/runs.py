@@ -22,7 +22,7 @@ NONE = (
 
 def choices(*folders: str | Path) -> dict[str, RunRecord]:
     """Runs with at least one epoch, local and committed by default, by a name that is unique and readable."""
-    places = folders or (paths.runs_dir(), paths.root() / "data" / "records")
+    places = folders or (paths.runs_dir(), paths.records_dir())
     found: dict[str, RunRecord] = {}
     for record in find(*places):
         if record.metrics:
