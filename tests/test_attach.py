@@ -317,7 +317,7 @@ def test_what_cannot_be_attached_is_told_in_a_sentence(call: Callable, sentence:
 
 def test_figures_name_stages_and_sizes() -> None:
     pytest.importorskip("matplotlib")
-    from dhm.plots.curves import by_head
+    from dhm.plots.heads import held_out
     from dhm.plots.network import draw_attached
 
     own = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(256, 7))
@@ -327,5 +327,5 @@ def test_figures_name_stages_and_sizes() -> None:
     assert texts.count("layer4\n1 of 2 blocks\n512 × 2×2") == 1
     assert texts.count("layer3\n256 × 4×4") == 2
     assert {"a title", "B0", "B1", "B2"} <= set(texts)
-    axes = by_head({"a run": {"B0": [10.0, 30.0], "B1": [20.0, 25.0]}}).axes[0]
+    axes = held_out({"a run": {"B0": [10.0, 30.0], "B1": [20.0, 25.0]}}).axes[0]
     assert [list(line.get_ydata()) for line in axes.lines] == [[10.0, 30.0], [20.0, 25.0]]
