@@ -28,12 +28,11 @@ TIMM = (
     "starnet_s050", "ese_vovnet19b_slim", "edgenext_xx_small",
 )  # fmt: skip
 SLOW = {
-    "mobilenet_v2": 16, "mobilenet_v3_small": 16, "efficientnet_b0": 16, "regnet_y_400mf": 16, "timm-ghostnet_050": 16,
-    "timm-hgnetv2_b0": 12, "timm-dla46_c": 32, "timm-test_resnet": 24, "timm-starnet_s050": 16, "explicit": 48,
-    "sequential": 24,
+    "mobilenet_v2": 48, "mobilenet_v3_small": 32, "efficientnet_b0": 32, "regnet_y_400mf": 48, "timm-ghostnet_050": 32,
+    "timm-hgnetv2_b0": 24, "timm-dla46_c": 48, "timm-test_resnet": 48, "timm-starnet_s050": 32, "explicit": 96,
+    "sequential": 48,
 }  # fmt: skip
-"""Steps of those that need more than STEPS to tell the classes apart."""
-STEPS, BATCH, HELD_OUT, CLASSES = 6, 16, 128, 10
+STEPS, BATCH, HELD_OUT, CLASSES = 12, 16, 128, 10
 
 
 class Explicit(nn.Module):

@@ -20,6 +20,7 @@ from pathlib import Path
 import pytest
 
 from dhm import paths
+from dhm.runs import find
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
@@ -169,7 +170,7 @@ def test_tour(page: "sync_api.Page", lab: Lab) -> None:
         "network.view",
         "loss.view",
         "errors =",
-        "committed",
+        "looked_at",
         "display(Markdown(notebook",
     ):
         shots(page, f"tour-{source.partition('(')[0]}", cell_of(page, source))
@@ -201,7 +202,7 @@ def test_explorers(page: "sync_api.Page", lab: Lab) -> None:
     cell = cell_of(page, "runs.explore")
     before = image(cell)
     options = cell.locator("select option")
-    assert options.count() == 3
+    assert options.count() == 3 + len(list(find(paths.records_dir())))
     cell.locator("select").select_option(index=0)
     wait_until_changed(cell, before)
     shots(page, "runs", cell)

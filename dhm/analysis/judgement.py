@@ -210,7 +210,10 @@ def _measured(claim: Claim, shelf: Shelf) -> tuple[str, str]:
         digits = 2 if claim.metric == "train_accuracy" else 3
         interval = f" [{gain.low:+.{digits}f}, {gain.high:+.{digits}f}]" if math.isfinite(gain.low) else " (one run)"
         told.append(f"{gain.value:+.{digits}f}{interval}")
-        words.append(f"{'agrees' if gain.low > 0 else 'disagrees' if gain.high < 0 else 'open'} ({name})")
+        sign = "agrees" if gain.value > 0 else "disagrees"
+        sure = gain.low > 0 or gain.high < 0
+        told_by = "" if sure else ", one run" if math.isinf(gain.low) else ", within chance"
+        words.append(f"{sign} in sign{told_by} ({name})")
     return ("; ".join(told), "no verdict planned: " + "; ".join(words)) if told else ("–", "not run")
 
 
