@@ -134,7 +134,7 @@ def test_half_precision_goes_on_with_its_scale(tmp_path: Path) -> None:
     record.write_json("env.json", [{"data": first.data.summary()}])
     second = trainer()
     assert second.state()["scale"]["scale"] != 2.0**9
-    training._resume(second, record)
+    training._resume(second, record, second.data.summary())
     assert second.state()["scale"] == first.state()["scale"]
     assert second.state()["scale"]["scale"] == 2.0**9
 
