@@ -14,7 +14,7 @@ from scipy import stats
 import dhm
 from dhm import __main__ as cli
 from dhm import paths
-from dhm.analysis import correlation, evidence, kept
+from dhm.analysis import correlation, evidence, kept, results
 from dhm.analysis.gradients import consistency, held_out
 from dhm.analysis.variants import spoken
 from dhm.data import load_test
@@ -54,6 +54,20 @@ def test_missing_seeds_leave_the_verdict_open(tmp_path: Path) -> None:
     judged = {row.gain.label: row.verdict for row in evidence.judge(made_up(tmp_path, errors))}
     assert judged["c1-corrupt-labels: DHM over baseline"] == "incomplete (2 of 5 seeds)"
     assert judged["c1-corrupt-labels: DSL over baseline"] == "not run"
+
+
+def test_committed_runs_of_a_family(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By experiment and data set; other families, and runs that search instead of classify, stay out."""
+    monkeypatch.setattr(paths, "records_dir", lambda: tmp_path)
+    assert results.committed("cifar_resnet") == {}
+    write_run(tmp_path, small_config(experiment="one"), 20.0)
+    write_run(tmp_path, small_config(experiment="one", arch="wrn", options={"depth": 10}), 21.0)
+    search = write_run(tmp_path, small_config(experiment="two"), 0.0)
+    place = {"epoch": 0, "heads": {"B0": {"mAP": 50.0, "rank1": 60.0}}}
+    (search / "result.json").write_text(json.dumps({"last": place, "best": place, "seconds": 1.0}))
+    found = results.committed("cifar_resnet")
+    assert list(found) == ["full runs, one, fashion-mnist-mini"]
+    assert found["full runs, one, fashion-mnist-mini"]["last/B0/top1_error"].tolist() == [20.0]
 
 
 def test_without_records_everything_is_not_run() -> None:

@@ -51,7 +51,7 @@ def committed(family: str) -> dict[str, pd.DataFrame]:
     runs = load_runs(paths.records_dir())
     if "last/B0/top1_error" not in runs:
         return {}
-    runs = runs[runs["last/B0/top1_error"].notna() & [family_of(arch) == family for arch in runs["arch"]]]
+    runs = runs[runs["last/B0/top1_error"].notna() & runs["arch"].map(lambda arch: family_of(arch) == family)]
     return {
         f"full runs, {experiment}, {rows['dataset'].iloc[0]}": rows for experiment, rows in runs.groupby("experiment")
     }
