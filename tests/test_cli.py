@@ -33,6 +33,20 @@ def test_a_reid_set_asks_for_its_recipe() -> None:
     assert (other.optimizer, other.epochs) == ("sgd", 90)
 
 
+def test_all_notebooks_run_one_after_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    from dhm import notebook
+
+    run = []
+    monkeypatch.setattr(notebook, "run_notebook", lambda name, *_: run.append(name) or tmp_path / name)
+    assert main(["notebook", "all"]) == 0
+    assert run == notebook.list_notebooks()
+    assert f"[{len(run)}/{len(run)}] {run[-1]}" in capsys.readouterr().out
+    assert main(["notebook", "all", "-p", "preset", "smoke"]) == 2
+    assert "parameters and an output belong to one notebook" in capsys.readouterr().err
+
+
 def test_list_names_every_network(capsys: pytest.CaptureFixture) -> None:
     assert main(["list"]) == 0
     out = capsys.readouterr().out

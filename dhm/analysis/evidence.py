@@ -9,6 +9,7 @@ import pandas as pd
 from dhm import paths
 from dhm.analysis.results import gain_table, samples
 from dhm.analysis.statistics import Gain, Sample, holm, label, verdict, welch
+from dhm.config import METHODS
 
 SEEDS = 5
 """Runs of each method that the protocol asks for."""
@@ -116,7 +117,10 @@ def secondary(runs: pd.DataFrame, experiment: str) -> pd.DataFrame:
                 cells.setdefault((method, head or "B0", f"{which} epoch"), {})[_WORDS[metric]] = (
                     f"{sample.mean:.{_digits(metric)}f}{spread}"
                 )
-    return pd.DataFrame.from_dict(cells, orient="index").rename_axis(["method", "head", "epoch"])
+    order = sorted(cells, key=lambda row: (METHODS.index(row[0]), row[2] != "last epoch", row[1]))
+    return pd.DataFrame.from_dict({row: cells[row] for row in order}, orient="index").rename_axis(
+        ["method", "head", "epoch"]
+    )
 
 
 _WORDS: Mapping[str, str] = {
