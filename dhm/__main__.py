@@ -82,7 +82,7 @@ def parser() -> argparse.ArgumentParser:
     command.set_defaults(run=_keep)
 
     command = commands.add_parser("notebook", help="run a notebook through papermill into runs/notebooks/")
-    command.add_argument("name", help="e.g. table1_cifar100; all for every notebook")
+    command.add_argument("name", help="e.g. table1_cifar100; all for every one but the report, which is a command")
     command.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), dest="parameters")
     command.add_argument("-o", "--output", type=Path, help="where the finished notebook goes")
     command.add_argument("--refresh", action="store_true", help="put the outputs into the committed notebook")
@@ -234,9 +234,15 @@ def _keep(given: argparse.Namespace) -> None:
 
 
 def _notebook(given: argparse.Namespace) -> None:
-    from dhm.notebook import list_notebooks, refresh, run_notebook  # needs packages that a cluster node may lack
+    from dhm.notebook import (  # needs packages that a cluster node may lack
+        REPORT,
+        list_notebooks,
+        refresh,
+        run_notebook,
+    )
 
-    names = list_notebooks() if given.name == "all" else [given.name]
+    every = [name for name in list_notebooks() if name != REPORT]
+    names = every if given.name == "all" else [given.name]
     if len(names) > 1 and (given.parameters or given.output):
         raise InputError("parameters and an output belong to one notebook, not to all")
     for name in names:

@@ -9,6 +9,9 @@ from typing import Any
 from dhm import paths
 from dhm.errors import InputError
 
+REPORT = "report"
+"""The notebook that `write_report` makes a page of."""
+
 
 def list_notebooks() -> list[str]:
     """Names of the notebooks of the clone."""
@@ -68,7 +71,7 @@ def write_report(output: Path | None = None) -> Path:
     """
     from nbconvert import HTMLExporter
 
-    executed = run_notebook("report", {})
+    executed = run_notebook(REPORT, {})
     page, _ = HTMLExporter(exclude_input=True, exclude_input_prompt=True, exclude_output_prompt=True).from_filename(
         str(executed)
     )
