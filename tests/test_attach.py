@@ -29,8 +29,8 @@ TIMM = (
 )  # fmt: skip
 SLOW = {
     "mobilenet_v2": 48, "mobilenet_v3_small": 32, "efficientnet_b0": 32, "regnet_y_400mf": 48, "timm-ghostnet_050": 32,
-    "timm-hgnetv2_b0": 24, "timm-convnextv2_atto": 32, "timm-dla46_c": 48, "timm-test_resnet": 48, "timm-starnet_s050": 32, "explicit": 48,
-    "sequential": 48,
+    "timm-hgnetv2_b0": 24, "timm-convnextv2_atto": 32, "timm-dla46_c": 48, "timm-test_resnet": 48,
+    "timm-starnet_s050": 32, "explicit": 48, "sequential": 48,
 }  # fmt: skip
 STEPS, BATCH, HELD_OUT, CLASSES = 12, 16, 128, 10
 
