@@ -8,6 +8,7 @@ import pytest
 from scipy import stats
 from statsmodels.stats import contingency_tables, weightstats
 from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.power import TTestIndPower
 from statsmodels.stats.weightstats import CompareMeans, DescrStatsW
 
 from dhm.analysis import results
@@ -143,6 +144,26 @@ def test_power_is_how_often_a_gain_is_found(gain: float, std: float) -> None:
     first, second = rng.normal(30, std, (4000, 5)), rng.normal(30 - gain, std, (4000, 5))
     found = float((stats.ttest_ind(first, second, axis=1).pvalue < 0.05).mean())
     assert power(gain, std, 5) == pytest.approx(found, abs=0.025)
+
+
+@pytest.mark.parametrize(
+    ("effect", "seeds", "level"), [(0.5, 5, 0.05), (2.0, 5, 0.05), (9.0, 2, 0.0024), (5.0, 3, 0.0024)]
+)
+def test_power_equals_the_library(effect: float, seeds: int, level: float) -> None:
+    theirs = TTestIndPower().power(effect, nobs1=seeds, alpha=level, alternative="two-sided")
+    assert power(effect, 1.0, seeds, level) == pytest.approx(theirs)
+
+
+def test_power_where_the_library_has_no_number() -> None:
+    """A large effect at a strict level and few seeds, against 20,000 drawn experiments."""
+    effect, seeds, level = 12.6, 2, 0.05 / 21
+    rng = np.random.default_rng(4)
+    first, second = rng.normal(0, 1, (20000, seeds)), rng.normal(effect, 1, (20000, seeds))
+    found = float((stats.ttest_ind(first, second, axis=1).pvalue < level).mean())
+    assert power(effect, 1.0, seeds, level) == pytest.approx(found, abs=0.015)
+    assert power(12.45, 1.0, 3, level) > 0.99
+    assert power(12.0, 1.0, 1000) == pytest.approx(1)
+    assert seeds_needed(12.45, 1.0, level=level) == 3
 
 
 def test_seeds_needed() -> None:
