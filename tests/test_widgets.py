@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import small_config
+from conftest import small_config, write_run
 from matplotlib.figure import Figure
 from scipy.special import log_softmax, softmax
 from test_analysis_plots import assert_readable
@@ -206,3 +206,15 @@ def test_why_a_training_did_not_start_is_shown(tmp_path: Path) -> None:
     record = RunRecord.of(config, tmp_path)
     assert live.start(record).wait(120) == 2
     assert "no-such-folder" in live.view(record, False).words
+
+
+def test_a_mutual_learning_run_stands_beside_the_others(tmp_path: Path) -> None:
+    """Its variant is named after no method of the loss; it comes after those that are."""
+    for branches, method in (("twin", "dhm"), ("paper", "dhm"), ("paper", "baseline")):
+        write_run(tmp_path, small_config(experiment="g", method=method, branches=branches), 20.0)
+    found = runs.choices(tmp_path)
+    assert [name.rpartition(" · ")[2] for name in runs.first(found)] == [
+        "baseline, seed 0",
+        "DHM, seed 0",
+        "DML, seed 0",
+    ]

@@ -10,7 +10,7 @@ from dhm import paths
 from dhm.analysis.variants import method_of, spoken, variant
 from dhm.metrics import main_error
 from dhm.plots.runs import overview
-from dhm.recipes import METHODS
+from dhm.plots.style import METHODS
 from dhm.runs import RunRecord, find
 from dhm.widgets.view import WIDE, View, explorer
 
@@ -45,7 +45,8 @@ def first(found: Mapping[str, RunRecord]) -> list[str]:
     same = ("experiment", "network", "seed", "dataset")
     alike = [n for n, r in found.items() if all(getattr(r.config, f) == getattr(lead, f) for f in same)]
     by_variant = {variant(found[name].config.to_dict()): name for name in reversed(alike)}
-    return [by_variant[key] for key in sorted(by_variant, key=lambda key: (METHODS.index(method_of(key)), key))][:6]
+    order = list(METHODS)
+    return [by_variant[key] for key in sorted(by_variant, key=lambda key: (order.index(method_of(key)), key))][:6]
 
 
 def view(records: Sequence[RunRecord]) -> View:
