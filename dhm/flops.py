@@ -54,21 +54,22 @@ def blank(net: nn.Module, image_size: int | tuple[int, int]) -> torch.Tensor:
     return torch.zeros(1, 3, height, width, device=next(net.parameters()).device)
 
 
-def training_flops(config: Config, image_size: int | None = None) -> int:
+def training_flops(config: Config, image_size: int | tuple[int, int] | None = None) -> int:
     """Multiply-adds of one training image in a run: forward through all that is trained, and backward.
 
     Counted operation by operation, so the first convolution sends nothing back to the image. The losses, batch norm and
     the optimizer are left out, as the counter leaves them.
 
     Args:
-        image_size: pixels of a side; by default the configuration's, and CIFAR's 32 where it names none.
+        image_size: pixels of a side, or height and width; by default the configuration's, and CIFAR's 32 where it names
+            none.
     """
     network = json.dumps({name: config.to_dict()[name] for name in NETWORK})
     return _training_flops(network, image_size or config.image_size or 32)
 
 
 @functools.cache
-def _training_flops(network: str, image_size: int) -> int:
+def _training_flops(network: str, image_size: int | tuple[int, int]) -> int:
     with torch.device("meta"):
         net = network_of(Config.from_dict(json.loads(network))).eval()
     with FlopCounterMode(display=False) as counter:

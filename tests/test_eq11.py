@@ -8,19 +8,11 @@ import torch
 import dhm
 from dhm.analysis import branching, eq11
 from dhm.analysis.perturbation import Isotropic, Measured, monte_carlo, quadrature
+from dhm.analysis.smooth import smooth_head
 from dhm.data.images import Images
 from dhm.randomness import generator
 
 SIGMAS = [0.02, 0.03, 0.045, 0.07, 0.1]
-
-
-def smooth_head(seed: int, dimension: int = 2, classes: int = 3, hidden: int = 8) -> eq11.Head:
-    rng = generator(seed)
-    w1, b1, w2 = (
-        torch.randn(*shape, generator=rng, dtype=torch.float64)
-        for shape in ((dimension, hidden), (hidden,), (hidden, classes))
-    )
-    return lambda h: ((h @ w1 * (2 / dimension) ** 0.5 + b1).tanh() @ w2).softmax(dim=-1)
 
 
 STUDENT, TEACHER = smooth_head(0), smooth_head(1)
@@ -157,7 +149,7 @@ def test_expansion_under_a_measured_covariance() -> None:
 
 
 def test_random_probes_estimate_the_exact_trace() -> None:
-    student, teacher = smooth_head(10, dimension=40), smooth_head(11, dimension=40)
+    student, teacher = smooth_head(10, features=40), smooth_head(11, features=40)
     points = torch.randn(5, 40, generator=generator(12), dtype=torch.float64)
     exact = eq11.expand_value(student, teacher, points, Isotropic((40,)).directions(40, generator(0)))
     probed = eq11.expand_value(student, teacher, points, Isotropic((40,)).directions(39, generator(1)))

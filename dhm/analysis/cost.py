@@ -3,18 +3,10 @@
 from collections.abc import Sequence
 
 import pandas as pd
-import torch
 
 from dhm.analysis.variants import names, spoken
 from dhm.config import Config
-from dhm.flops import flops
-from dhm.zoo import network_of
-
-
-def multiply_adds(config: Config, image_size: int | tuple[int, int]) -> int:
-    """Multiply-adds of one image through all that a run trains, forward."""
-    with torch.device("meta"):
-        return sum(flops(network_of(config), image_size).values())
+from dhm.flops import training_flops
 
 
 def scaled(
@@ -32,13 +24,13 @@ def scaled(
     Returns:
         a row a network, a column a method or other variant: hours of one run; and the hours of all `configs`.
     """
-    rate = seconds_per_image / multiply_adds(measured, image_size)
+    rate = seconds_per_image / training_flops(measured, image_size)
     hours: dict[tuple[str, str], float] = {}
     total: dict[str, float] = {}
     for config, name in zip(configs, names(configs), strict=True):
         key = (config.network, spoken(name))
         if key not in hours:
-            hours[key] = rate * multiply_adds(config, image_size) * images * config.epochs / 3600
+            hours[key] = rate * training_flops(config, image_size) * images * config.epochs / 3600
         total[config.network] = total.get(config.network, 0.0) + hours[key]
     table = pd.Series(hours).unstack(sort=False)
     table["all seeds and methods"] = pd.Series(total)

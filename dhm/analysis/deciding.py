@@ -1,15 +1,13 @@
 """What it would cost to decide a claim on the reader's machine."""
 
-import json
 from collections.abc import Iterable
-from functools import cache
 
 from dhm.analysis.claims import Claim, networks
-from dhm.analysis.cost import multiply_adds
 from dhm.analysis.shelf import TABLES
 from dhm.analysis.variants import variant
 from dhm.analysis.wrong_labels import network_at
 from dhm.config import Config
+from dhm.flops import training_flops
 from dhm.paper import PAPER_SEEDS
 from dhm.recipes import TABLE3_SETS
 
@@ -37,15 +35,12 @@ def _rows(config: Config) -> set[str]:
 def hours(configs: Iterable[Config], seconds_per_multiply_add: float) -> float:
     """Hours of training of some runs, their time taken to grow with multiply-adds (see `cost.scaled`)."""
     work = sum(
-        _of_an_image(json.dumps(config.replace(seed=0).to_dict())) * TRAINING_IMAGES[config.dataset] * config.epochs
-        for config in configs
+        training_flops(config, _size(config)) * TRAINING_IMAGES[config.dataset] * config.epochs for config in configs
     )
     return seconds_per_multiply_add * work / 3600
 
 
-@cache
-def _of_an_image(settings: str) -> int:
-    """Forward multiply-adds of all that a run trains; its settings as JSON, by which they are kept."""
-    config = Config.from_dict(json.loads(settings))
+def _size(config: Config) -> int | tuple[int, int]:
+    """Pixels of a side of a run's images; height and width of pedestrians."""
     size = config.image_size or 32
-    return multiply_adds(config, (size, size // 2) if config.dataset in TABLE3_SETS else size)
+    return (size, size // 2) if config.dataset in TABLE3_SETS else size

@@ -1,8 +1,9 @@
 """The measured runs in data/records, judged by their protocol."""
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
@@ -10,6 +11,7 @@ from dhm import paths
 from dhm.analysis.results import gain_table, samples
 from dhm.analysis.statistics import Gain, Sample, holm, label, verdict, welch
 from dhm.config import METHODS
+from dhm.runs import RunRecord
 
 SEEDS = 5
 """Runs of each method that the protocol asks for."""
@@ -103,6 +105,15 @@ def table(judged: Sequence[Judged]) -> pd.DataFrame:
     shown.insert(0, "errors (%)", [f"{row.gain.first} → {row.gain.second}" for row in judged])
     shown.insert(2, "the paper's gain", ["–" if gain is None else f"{gain:+.2f}" for gain in expected])
     return shown
+
+
+def curves(records: Iterable[RunRecord]) -> dict[str, dict[str, list[list[dict[str, Any]]]]]:
+    """Metrics of finished runs by experiment and method, methods in the order of all figures."""
+    found: dict[str, dict[str, list[list[dict[str, Any]]]]] = {}
+    finished = [record for record in records if record.result is not None]
+    for record in sorted(finished, key=lambda record: METHODS.index(record.config.method)):
+        found.setdefault(record.config.experiment, {}).setdefault(record.config.method, []).append(record.metrics)
+    return {name: found[name] for name in sorted(found)}
 
 
 def secondary(runs: pd.DataFrame, experiment: str) -> pd.DataFrame:

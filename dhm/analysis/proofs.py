@@ -3,11 +3,12 @@
 from collections.abc import Callable, Mapping
 
 import torch
-from torch.nn import functional as F
 
-from dhm.analysis.eq11 import Head, expand_value
+from dhm.analysis.eq11 import expand_value
+from dhm.analysis.smooth import smooth_head
 from dhm.branches import MAIN
 from dhm.flops import flops, inference_flops
+from dhm.randomness import generator
 from dhm.zoo import create_model, list_models
 
 IMAGE_SIZE = 64
@@ -37,20 +38,12 @@ def expansion(points: int = 64, features: int = 8, classes: int = 5) -> tuple[st
     Returns:
         what was found, and a word for it.
     """
-    rng = torch.Generator().manual_seed(0)
-    student, teacher = _head(features, classes, rng), _head(features, classes, rng)
-    h = torch.randn(points, features, generator=rng, dtype=torch.float64)
+    student, teacher = (smooth_head(seed, features, classes) for seed in (0, 1))
+    h = torch.randn(points, features, generator=generator(2), dtype=torch.float64)
     directions = torch.eye(features, dtype=torch.float64)[:, None]
     _, kept, *left_out = expand_value(student, teacher, h, directions).terms.sum(dim=-1)
     ratio = float(torch.stack(left_out).sum(dim=0).abs().mean() / kept.abs().mean())
     return f"what is left out is {ratio:.1f} times the term kept", _word(ratio < LEADING)
-
-
-def _head(features: int, classes: int, rng: torch.Generator) -> Head:
-    """A smooth classifier of two layers with random weights."""
-    first = torch.randn(features, 16, generator=rng, dtype=torch.float64) / features**0.5
-    second = torch.randn(16, classes, generator=rng, dtype=torch.float64) / 2
-    return lambda h: F.softmax(torch.tanh(h @ first) @ second, dim=-1)
 
 
 def _word(holds: bool) -> str:

@@ -1,4 +1,4 @@
-"""Smooth classifiers on a plane, where the expectation behind Eq. 11 is known to the last digits."""
+"""Smooth classifiers: on a plane, the expectation behind Eq. 11 is known to the last digits."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,10 +19,14 @@ KINDS = ("printed", "full")
 """Eq. 11 as it is printed, and all terms of second order."""
 
 
-def smooth_head(seed: int) -> eq11.Head:
-    """A small network with tanh and softmax, (N, 2) -> probabilities of three classes (N, 3)."""
-    w, b, v = (torch.randn(*s, generator=generator(seed), dtype=torch.float64) for s in ((2, 8), (8,), (8, 3)))
-    return lambda h: ((h @ w + b).tanh() @ v).softmax(dim=-1)
+def smooth_head(seed: int, features: int = 2, classes: int = 3) -> eq11.Head:
+    """A small network with tanh and softmax, representations (N, features) -> class probabilities (N, classes).
+
+    First weights shrink as features grow in number, so that tanh stays as far from its ends.
+    """
+    shapes, rng = ((features, 8), (8,), (8, classes)), generator(seed)
+    w, b, v = (torch.randn(*shape, generator=rng, dtype=torch.float64) for shape in shapes)
+    return lambda h: ((h @ w * (2 / features) ** 0.5 + b).tanh() @ v).softmax(dim=-1)
 
 
 @dataclass(frozen=True)
