@@ -131,7 +131,10 @@ def _value(text: str) -> Any:
 
 
 def configs_from(given: argparse.Namespace, preset: str = "") -> list[Config]:
-    """The runs a command line asks for, from `preset` if it names none, all methods of a seed before the next seed."""
+    """The runs a command line asks for, from `preset` if it names none, all methods of a seed before the next seed.
+
+    Epochs given without milestones move those of the preset with them.
+    """
     changes: dict[str, Any] = {}
     for field in dataclasses.fields(Config):
         text = getattr(given, field.name)
@@ -145,13 +148,15 @@ def configs_from(given: argparse.Namespace, preset: str = "") -> list[Config]:
         for name, default in (("arch", "cifar_resnet"), ("seed", 0), ("method", "dhm"))
     )
     dataset = changes.get("dataset", "")
-    return [
+    epochs = changes.pop("epochs", None) if "milestones" not in changes else None
+    configs = [
         Config.from_dict(
             {**(start or presets.settings(given.preset or preset, arch, method, dataset)), **changes,
              "arch": arch, "method": method, "seed": seed}
         )
         for arch in architectures for seed in seeds for method in methods
     ]  # fmt: skip
+    return configs if epochs is None else [config.lasting(epochs) for config in configs]
 
 
 def _read_config(file: Path) -> dict[str, Any]:

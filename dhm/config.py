@@ -179,6 +179,12 @@ class Config:
         """Folder of the run record."""
         return f"{self.network}-{self.method}-s{self.seed}-{self.digest}"
 
+    def lasting(self, epochs: int) -> "Config":
+        """The same training in other epochs: the learning rate falls at the same shares of it, to the nearest epoch."""
+        longer = self.replace(epochs=epochs)
+        moved = [max(1, round(milestone * epochs / self.epochs)) for milestone in self.milestones]
+        return longer.replace(milestones=moved)
+
     def lr_at(self, epoch: int) -> float:
         """Learning rate of an epoch, counted from 0."""
         return self.lr * self.gamma ** sum(epoch >= milestone for milestone in self.milestones)

@@ -81,10 +81,9 @@ def _training_flops(network: str, image_size: int | tuple[int, int]) -> int:
 def at_equal_flops(config: Config, image_size: int | None = None) -> Config:
     """The plain network for as many epochs as cost the training FLOPs of a configuration, to the nearest epoch.
 
-    Milestones move in proportion, so that the learning rate falls at the same shares of the training.
+    The learning rate falls at the same shares of the training, see `Config.lasting`.
     """
     neutral = {name: getattr(Config(), name) for name in MIMICKING}
     plain = config.replace(**{**neutral, "method": "baseline"})
     longer = training_flops(config, image_size) / training_flops(plain, image_size)
-    milestones = [round(milestone * longer) for milestone in config.milestones]
-    return plain.replace(epochs=round(config.epochs * longer), milestones=milestones)
+    return plain.lasting(round(config.epochs * longer))

@@ -1,10 +1,13 @@
 """The claims file, its judgements against hand-made records, and a page that opens whatever lies in the folders."""
 
+import ast
 import json
 import math
+import shlex
 from pathlib import Path
 
 import numpy as np
+import papermill
 import pytest
 from conftest import small_config, write_run
 from scipy import stats
@@ -208,6 +211,18 @@ def test_price_counts_the_runs_a_claim_needs() -> None:
     assert deciding.hours(base, 1e-9) == pytest.approx(expected)
     same = next(claim for claim in CLAIMS if claim.kind == "same")
     assert report.price(same, 1e-9) == "seconds"
+
+
+@pytest.mark.parametrize("claim", [c for c in CLAIMS if deciding.runs_of(c)], ids=lambda claim: claim.id)
+def test_commands_train_all_that_their_claim_needs(claim: claims.Claim) -> None:
+    _, _, _, _, name, *rest = shlex.split(report.command(claim))
+    given = {key: notebook._value(key, value, None) for key, value in zip(rest[1::3], rest[2::3], strict=True)}
+    known = papermill.inspect_notebook(str(paths.root() / "notebooks" / f"{name}.ipynb"))
+    assert set(given) <= set(known)
+    usual = ast.literal_eval(known["seeds"]["default"])
+    grid = {key: value for key, value in given.items() if key in ("architectures", "datasets")}
+    trained = deciding.TABLES[claim.tables[0]](given["preset"], seeds=given.get("seeds", usual), **grid)
+    assert {run.name for run in deciding.runs_of(claim)} <= {run.name for run in trained}
 
 
 def test_powers_of_table_1() -> None:

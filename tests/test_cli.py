@@ -86,7 +86,16 @@ def test_grid_runs_all_methods_of_a_seed_before_the_next() -> None:
         ("resnet32", 0, "baseline"), ("resnet32", 0, "dhm"), ("resnet32", 1, "baseline"), ("resnet32", 1, "dhm"),
     ]  # fmt: skip
     assert [c.weight_decay for c in configs("--preset released --arch wrn16_8")] == [5e-4]
-    assert grid[-1].milestones == (60, 120, 160)
+    assert configs("--preset paper --arch wrn16_8")[0].milestones == (60, 120, 160)
+
+
+def test_epochs_move_the_milestones_that_are_not_given() -> None:
+    """A hundred epochs from the quick preset, whose rate falls after 3 and 5 of 6, must not stand still from there."""
+    assert configs("--epochs 100")[0].milestones == (50, 83)
+    assert configs("--preset paper --arch wrn16_8 --epochs 20")[0].milestones == (6, 12, 16)
+    assert configs("--epochs 1")[0].lr_at(0) == configs("")[0].lr
+    assert configs("--epochs 100 --milestones 60")[0].milestones == (60,)
+    assert configs("--epochs 100 --milestones")[0].milestones == ()
 
 
 def test_estimate_says_how_long(capsys: pytest.CaptureFixture) -> None:

@@ -12,6 +12,8 @@ from dhm.analysis.results import published
 from dhm.analysis.statistics import COMPARISONS, LEVEL, label, power, seeds_needed
 from dhm.analysis.variants import spoken
 from dhm.estimate import duration
+from dhm.paper import PAPER_SEEDS
+from dhm.recipes import TABLE3_SETS
 
 WORDS: Mapping[str, str] = {
     "reproduced": "#2e7d32", "supported elsewhere": "#2e7d32", "holds": "#2e7d32", "the same": "#2e7d32",
@@ -22,6 +24,17 @@ WORDS: Mapping[str, str] = {
 OPEN, OPEN_COLOUR = "open", "#9a6700"
 ARCHITECTURES = ("table1_cifar100", "table2_imagenet", "table3_reid")
 """Notebooks that take networks by name."""
+FETCH = "-p download true"
+FIVE = f'-p seeds "{list(range(PAPER_SEEDS))}"'
+ASKED: Mapping[str, str] = {
+    **dict.fromkeys(("table1_cifar100", "appendix_d_bernoulli", "appendix_e_corrupt_labels"), FETCH),
+    **dict.fromkeys(("appendix_f_dropout", "appendix_g_comparators"), FETCH),
+    **dict.fromkeys(("table2_imagenet", "direction_ablation", "table4_branches", "table5_branch_gain"), FIVE),
+    "table3_reid": f"{FIVE} -p datasets \"{list(TABLE3_SETS)}\" {FETCH}",
+}  # fmt: skip
+"""What a notebook must be asked for to decide its claims: seeds where the paper has single runs, data to fetch."""
+TRAINED_BY = {"figure2_training_curves": "table2_imagenet"}
+"""Notebooks that draw a single seed of the runs of another one."""
 
 
 def outcome(verdict: str) -> str:
@@ -83,9 +96,10 @@ def price(claim: Claim, seconds_per_multiply_add: float) -> str:
 
 def command(claim: Claim) -> str:
     """The command that trains what a claim needs, as far as it is missing, and shows the outcome."""
-    start = f"python -m dhm notebook {claim.notebook} -p preset paper"
+    name = TRAINED_BY.get(claim.notebook, claim.notebook)
     plain = list(dict.fromkeys(network.partition(" on ")[0] for network in claim.networks))
-    return f'{start} -p architectures "{plain}"' if plain and claim.notebook in ARCHITECTURES else start
+    chosen = f'-p architectures "{plain}"' if plain and name in ARCHITECTURES else ""
+    return " ".join(filter(None, [f"python -m dhm notebook {name} -p preset paper", chosen, ASKED.get(name, "")]))
 
 
 def powers(table: str = "table1", seeds: int = 5) -> pd.DataFrame:

@@ -89,7 +89,7 @@ def parting(course: Course, sigma: float, quantity: str = "value") -> Figure:
     margin = max(max(truth) - min(truth), 0.02)
     axes[0].set(title=f"{quantity}, relative to that without noise", xlabel="σ", xlim=(0, max(course.sigmas)))
     axes[0].set_ylim(min(truth) - margin, max(truth) + margin)
-    axes[1].set(title="distance from the truth", xlabel="σ")
+    axes[1].set(title="distance from the truth, all points", xlabel="σ", ylabel="|expectation − expansion|")
     for ax in axes:
         ax.axvline(sigma, color="#444444", linewidth=1)
         ax.legend(framealpha=1, edgecolor="white")

@@ -39,8 +39,8 @@ def view(sigma: float = 0.3, quantity: str = "value", student: int = 0, teacher:
     orders = {
         kind: eq11.slope([SIGMAS[i] for i in small], [found.missed(kind)[i] for i in small]) for kind in smooth.KINDS
     }
-    size = float(here.truth.norm())
-    off = {kind: 100 * here.missed(kind)[0] / size for kind in smooth.KINDS}
+    truth = here.along_start(here.truth)[0]
+    off = {kind: 100 * abs(here.along_start(here.expanded(kind))[0] / truth - 1) for kind in smooth.KINDS}
     words = (
         f"At σ = {sigma:.2f}, Eq. 11 as printed is {off['printed']:.3g} % off the truth, the full second order "
         f"{off['full']:.3g} %. For small noise the first misses by σ^{orders['printed']:.2f}, the second by "

@@ -63,7 +63,9 @@ def view(records: Sequence[RunRecord]) -> View:
         errors = {f"error of {head} (%)": main_error(values) for head, values in last["test"].items()}
         gap = 100 * last["train"]["accuracy/B0"] - (100 - errors["error of B0 (%)"])
         rows[spoken(name)] = {"epochs": last["epoch"] + 1, **errors, "gap of B0 (points)": gap}
-    table = pd.DataFrame.from_dict(rows, orient="index").map(lambda number: "–" if pd.isna(number) else f"{number:.4g}")
+    table = pd.DataFrame.from_dict(rows, orient="index")
+    figures = table.columns.drop("epochs")
+    table[figures] = table[figures].map(lambda number: "–" if pd.isna(number) else f"{number:.2f}")
     table = table[sorted(table.columns, key=lambda column: column.startswith("gap"))]
     small = any(record.config.dataset in ("fashion-mnist-mini", "pedestrians") for record in records)
     words = f"{len(records)} run{'s' if len(records) > 1 else ''} after the last epoch. "
