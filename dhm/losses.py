@@ -19,8 +19,8 @@ class DHMLoss(nn.Module):
     """Sum of cross-entropies and, for every ordered pair of classifiers, a KL divergence toward the other's prediction.
 
     L = sum_q c_q CE(q) + sum_{q != p} m_qp T^2 KL(softmax(z_p / T) || softmax(z_q / T)), where the teacher p is a
-    constant. Eqs. 8-9 with all weights one; the sums include the main classifier, as section 3.2 says and the
-    released program does, although the equations print L - 1 as their end.
+    constant. Eqs. 7-9 with all weights one; Eq. 9's sums include the main classifier, as section 3.2 says and the
+    released program does, although it prints L - 1 as their end.
 
     Args:
         method: "baseline" (B0's cross-entropy alone), "dsl" (all cross-entropies), "dhm" (and mimicking).

@@ -85,8 +85,10 @@ def test_what_the_papers_numbers_carry() -> None:
     findings = judgement.judge(CLAIMS, NOTHING)
     assert finding(findings, "title-dsl").carried == "beyond chance in 1 of 7, the sign in 7"
     assert finding(findings, "title-dhm").carried == "beyond chance in 7 of 7, the sign in 7"
-    assert finding(findings, "reid-six").carried == "over 6 in 1 of 2 as printed"
-    assert finding(findings, "imagenet-one-point").carried == "over 1 in 2 of 2 as printed"
+    assert finding(findings, "reid-six").carried == "above +6 in 1 of 2 as printed"
+    assert finding(findings, "imagenet-one-point").carried == "above +1 in 2 of 2 as printed"
+    assert finding(findings, "reid-dsl").carried == "above -0.5 in 1 of 4 as printed"
+    assert finding(findings, "reid-dsl-rank1").carried == "above -0.5 in 3 of 4 as printed"
     same = finding(findings, "resnet18-number")
     assert same.verdict == "does not hold"
     assert "28.714 (table2)" in same.printed

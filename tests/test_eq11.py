@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import dhm
-from dhm.analysis import branching, eq11
+from dhm.analysis import branching, eq11, smooth
 from dhm.analysis.perturbation import Isotropic, Measured, monte_carlo, quadrature
 from dhm.analysis.smooth import smooth_head
 from dhm.data.images import Images
@@ -74,6 +74,28 @@ def test_order_of_the_remainders_on_smooth_heads(exact, expand, axes) -> None:
         full.append(float((value - expansion.full(sigma)).norm()))
     assert eq11.slope(SIGMAS, printed) == pytest.approx(2, abs=0.1)
     assert eq11.slope(SIGMAS, full) == pytest.approx(4, abs=0.2)
+
+
+def test_where_the_heads_agree_mimicking_is_a_penalty_on_inconsistent_gradients() -> None:
+    """E KL by quadrature against the square of finite differences, and Eq. 11's term is the square's mixed one."""
+    teacher, step = eq11.agreeing(TEACHER, STUDENT, POINTS), 1e-5
+    torch.testing.assert_close(teacher(POINTS), STUDENT(POINTS))
+
+    def slopes(head) -> list[torch.Tensor]:
+        return [(head(POINTS + step * axis).log() - head(POINTS - step * axis).log()) / (2 * step) for axis in AXES]
+
+    pairs = list(zip(slopes(STUDENT), slopes(teacher), strict=True))
+    square = sum(STUDENT(POINTS) * (a - b).square() / 2 for a, b in pairs).sum(dim=-1)
+    torch.testing.assert_close(eq11.inconsistency(STUDENT, teacher, POINTS, AXES), square, rtol=1e-6, atol=0)
+    mixed = -sum(STUDENT(POINTS) * a * b for a, b in pairs)
+    torch.testing.assert_close(eq11.expand_value(STUDENT, teacher, POINTS, AXES).terms[1], mixed, rtol=1e-6, atol=1e-8)
+    missed = []
+    for sigma in SIGMAS:
+        average = quadrature(lambda xi: eq11.divergence(STUDENT, teacher, POINTS, xi), 2, sigma)
+        missed.append(float((average - sigma**2 * square).norm()))
+    assert eq11.slope(SIGMAS, missed) == pytest.approx(4, abs=0.2)
+    ratios, penalty = smooth.where_they_agree(0, 1, [0.01, 0.1])
+    assert ratios[0] == pytest.approx(penalty, rel=2e-3)
 
 
 def test_gradient_of_one_class_from_a_masked_teacher() -> None:

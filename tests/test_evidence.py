@@ -162,6 +162,7 @@ def test_readme_tells_what_was_measured() -> None:
                 if x.startswith(f"| {row.comparison.experiment}, {second} over {first} ")
             )
             assert f" {row.gain.value:+.2f} " in line
+            assert f" {row.best:+.2f} " in line
             assert row.gain.low < -1e9 or f"[{row.gain.low:+.2f}, {row.gain.high:+.2f}]" in line
             assert row.verdict in line
 

@@ -12,7 +12,7 @@ from statsmodels.stats.power import TTestIndPower
 from statsmodels.stats.weightstats import CompareMeans, DescrStatsW
 
 from dhm.analysis import results
-from dhm.analysis.statistics import Sample, holm, mcnemar, power, seeds_needed, tost, verdict, welch
+from dhm.analysis.statistics import Sample, holm, mcnemar, power, seeds_needed, tost, verdict, welch, word
 
 RNG = np.random.default_rng(0)
 
@@ -99,6 +99,33 @@ def test_words(first: list, second: list, same: bool, word: str) -> None:
 def test_without_a_printed_gain_nothing_is_contradicted() -> None:
     gain = welch("x", Sample.of([28, 28.1, 27.9, 28.0, 28.1]), Sample.of([28, 28.1, 27.9, 28.0, 28.1]))
     assert verdict(gain, None, same_data=True, seeds=5) == "inconclusive"
+
+
+@pytest.mark.parametrize(
+    ("value", "half", "paper_gain", "at_least", "told"),
+    [
+        (-0.3, 0.1, -0.3, None, "reproduced"),  # a printed loss, found again
+        (0.5, 0.2, -0.3, None, "contradicted"),
+        (0.1, 0.3, 0.0, None, "reproduced"),  # a printed tie
+        (0.8, 0.3, 0.0, None, "contradicted"),
+        (0.3, 0.4, 0.0, None, "inconclusive"),
+        (0.5, 0.25, 1.2, 1.0, "contradicted"),  # a gain, but not over the claimed point
+        (1.5, 0.25, 1.2, 1.0, "reproduced"),
+        (1.1, 0.25, 1.2, 1.0, "inconclusive"),
+        (-0.2, 0.2, 0.3, -0.5, "reproduced"),  # no worse than half a point
+        (-0.9, 0.2, 0.3, -0.5, "contradicted"),
+    ],
+)
+def test_words_for_losses_ties_and_claimed_sizes(value, half, paper_gain, at_least, told) -> None:
+    assert word(value, value - half, value + half, 5, paper_gain, True, 5, at_least) == told
+
+
+def test_single_runs_against_what_is_claimed() -> None:
+    one = {"low": -math.inf, "high": math.inf, "fewest": 1, "same_data": True, "seeds": 5}
+    assert word(-0.2, paper_gain=-0.3, **one) == "agrees in sign (one run)"
+    assert word(0.2, paper_gain=-0.3, **one) == "disagrees in sign (one run)"
+    assert word(0.2, paper_gain=0.0, **one) == "is a tie (one run)"
+    assert word(0.8, paper_gain=1.2, at_least=1.0, **one) == "falls short (one run)"
 
 
 def test_rows_to_come_count_against_the_rows_there_are() -> None:

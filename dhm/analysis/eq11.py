@@ -8,8 +8,11 @@ teacher. With covariance sigma^2 C, C = sum_j d_j d_j^T, and derivatives along d
                           + student   -(1/2) phi2 . sum_j d_j^2 log phi1
                           + teacher   -(1/2) log phi1 . sum_j d_j^2 phi2 ]            + O(sigma^4)
 
-for smooth heads. In training the teacher is a constant, so what is followed is the student's gradient
+for smooth heads and Gaussian xi. In training the teacher is a constant, so what is followed is the student's gradient
 E[-phi2(h + xi) . grad log phi1(h + xi)]; its expansion is the gradient of the four terms through phi1 alone.
+
+Where the two agree at h, the three terms and the teacher's entropy complete a square, of which Eq. 11's is the mixed
+term: E KL(phi2 || phi1) = sigma^2 / 2 sum_k phi_k sum_j (d_j log phi2_k - d_j log phi1_k)^2 + O(sigma^4).
 """
 
 import warnings
@@ -128,6 +131,33 @@ def split(student: Head, teacher: Head, h: torch.Tensor, xi: torch.Tensor) -> to
     change2 = _on_all(teacher, h + xi) - phi2
     change1 = _on_all(lambda x: student(x).log(), h + xi) - log1
     return -torch.stack([change2 * change1, phi2 * change1, log1 * change2], dim=-1).sum(dim=-2)
+
+
+def divergence(student: Head, teacher: Head, h: torch.Tensor, xi: torch.Tensor) -> torch.Tensor:
+    """KL(phi2 || phi1) at perturbations of points, (M, N)."""
+    return _on_all(lambda x: (teacher(x) * (teacher(x).log() - student(x).log())).sum(dim=-1), h + xi)
+
+
+def agreeing(head: Head, other: Head, h: torch.Tensor) -> Head:
+    """A head with its logits shifted, by a constant of each point of h (N, *shape), to the other's probabilities there.
+
+    It takes batches of several perturbations of all points, one after the other.
+    """
+    shift = other(h).log() - head(h).log()
+    return lambda x: (head(x).log() + shift.repeat(len(x) // len(shift), 1)).softmax(dim=-1)
+
+
+def inconsistency(student: Head, teacher: Head, h: torch.Tensor, directions: torch.Tensor) -> torch.Tensor:
+    """Half the squared distance of the heads' gradients of log-probabilities, weighted by the teacher's: (N,).
+
+    What E KL / sigma^2 tends to where the heads agree; directions as in `expand_value`.
+    """
+    squares = []
+    for direction in directions:
+        _, slope1, _ = along(lambda x: student(x).log(), h, direction)
+        log2, slope2, _ = along(lambda x: teacher(x).log(), h, direction)
+        squares.append((log2.exp() * (slope2 - slope1).square()).sum(dim=-1) / 2)
+    return torch.stack(squares).sum(dim=0)
 
 
 def slope(sigmas: Sequence[float], residuals: Sequence[float]) -> float:

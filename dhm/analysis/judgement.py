@@ -1,7 +1,7 @@
 """The claims judged: what the paper's own numbers carry, and what the run records say."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -35,6 +35,11 @@ class Ours:
     def of(self, network: str, method: str) -> Sample:
         """The errors of a network under a method, of no run where there is none."""
         return self.errors.get((network, method), Sample.of([]))
+
+    def gain(self, network: str, first: str, second: str) -> Gain | None:
+        """The gain of the second method over the first, if any claim on a row speaks of the two."""
+        turned = self.gains.get(label(network, second, first))
+        return self.gains.get(label(network, first, second)) or (turned and turned.mirrored())
 
 
 def judge(claims: Sequence[Claim], shelf: Shelf) -> list[Finding]:
@@ -82,9 +87,9 @@ def _comparison(claim: Claim, ours: Ours, elsewhere: Sequence[evidence.Judged]) 
     printed, carried = _printed(claim)
     expected = _printed_gains(claim.tables[0], claim.metric, claim.first, claim.second)
     runs = {
-        network: (gain, verdict(gain, expected[network].value, same_data=True, seeds=PAPER_SEEDS))
+        network: (gain, verdict(gain, round(expected[network].value, 6), True, PAPER_SEEDS, claim.at_least))
         for network in networks(claim)
-        if (gain := ours.gains.get(label(network, claim.first, claim.second))) is not None
+        if (gain := ours.gain(network, claim.first, claim.second)) is not None
     }
     if runs:
         return Finding(claim, printed, carried, _told([gain for gain, _ in runs.values()]), _summed(claim, runs))
@@ -110,7 +115,7 @@ def _printed(claim: Claim) -> tuple[str, str]:
     printed = _range([gain.value for gain in chosen])
     if claim.at_least is not None:
         over = sum(round(gain.value, 6) > claim.at_least for gain in chosen)
-        return printed, f"over {claim.at_least:g} in {over} of {len(chosen)} as printed"
+        return printed, f"above {claim.at_least:+g} in {over} of {len(chosen)} as printed"
     rises = sum(gain.value > 0 for gain in chosen)
     if any(math.isnan(gain.p) for gain in chosen):
         return printed, f"the sign in {rises} of {len(chosen)}, single runs" if len(chosen) > 1 else "one run"
@@ -231,9 +236,17 @@ def _groups(claim: Claim, shelf: Shelf) -> dict[str, list[RunRecord]]:
     return groups
 
 
+MEASURES: Mapping[str, tuple[Callable[[Iterable[RunRecord]], pd.DataFrame], str, str, str]] = {
+    "gradient_cosine": (kept.gradients, "cosine", "loss", "cross-entropy"),
+    "kernel_correlation": (kept.likenesses, "observed", "statistic", "entry by entry: mean"),
+    "cka": (kept.likenesses, "observed", "statistic", "CKA"),
+}
+"""A measured quantity: the kept table it is in, its column, and the column and word that choose its rows."""
+
+
 def measures(records: Sequence[RunRecord], metric: str) -> dict[str, list[float]]:
-    """method -> a quantity of each of its runs: B0's training accuracy in the last epoch in percent, the mean cosine of
-    the classifiers' cross-entropy gradients over shared stages and pairs, or CKA of B0's and B2's descriptors.
+    """method -> a quantity of each of its runs: B0's training accuracy in the last epoch in percent, or one of
+    `MEASURES`, the mean over stages and pairs or over layers.
 
     Raises:
         InputError: another quantity.
@@ -243,13 +256,11 @@ def measures(records: Sequence[RunRecord], metric: str) -> dict[str, list[float]
         for record in records:
             found.setdefault(record.config.method, []).append(100 * record.metrics[-1]["train"]["accuracy/B0"])
         return found
-    if metric == "gradient_cosine":
-        table, column, key = kept.gradients(records), "cosine", ("loss", "cross-entropy")
-    elif metric == "cka":
-        table, column, key = kept.likenesses(records), "observed", ("statistic", "CKA")
-    else:
-        raise InputError(f"a measure must be train_accuracy, gradient_cosine or cka, not {metric!r}")
+    if metric not in MEASURES:
+        raise InputError(f"a measure must be one of train_accuracy, {', '.join(MEASURES)}, not {metric!r}")
+    gather, column, chooser, chosen = MEASURES[metric]
+    table = gather(records)
     if table.empty:
         return {}
-    means = table[table[key[0]] == key[1]].groupby(["method", "seed"])[column].mean()
+    means = table[table[chooser] == chosen].groupby(["method", "seed"])[column].mean()
     return {str(method): list(values) for method, values in means.groupby("method")}

@@ -172,7 +172,7 @@ def verdicts(
 ) -> dict[str, str]:  # fmt: skip
     """The protocol's word for every row; the paper's gain is looked up under the same network and methods."""
     expected = {
-        label(network, first, second): printed[network, first].mean - printed[network, second].mean
+        label(network, first, second): round(printed[network, first].mean - printed[network, second].mean, 6)
         for network in {network for network, _ in printed}
         for first, second in comparisons
         if (network, first) in printed and (network, second) in printed

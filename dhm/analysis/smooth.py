@@ -17,6 +17,8 @@ QUANTITIES: dict[str, tuple[Callable, Callable]] = {
 """What is expanded: its value at perturbations, and its expansion."""
 KINDS = ("printed", "full")
 """Eq. 11 as it is printed, and all terms of second order."""
+AXES = Isotropic((2,)).directions(2, generator(0))
+"""The two directions of the plane."""
 
 
 def smooth_head(seed: int, features: int = 2, classes: int = 3) -> eq11.Head:
@@ -70,7 +72,20 @@ def course(quantity: str, student: int, teacher: int, sigmas: Sequence[float], p
     if quantity not in QUANTITIES:
         raise InputError(f"the quantity must be one of {', '.join(QUANTITIES)}, not {quantity!r}")
     exact, expand = QUANTITIES[quantity]
-    heads = smooth_head(student), smooth_head(teacher)
-    h = torch.randn(points, 2, generator=generator(2), dtype=torch.float64)
+    heads, h = (smooth_head(student), smooth_head(teacher)), _plane(points)
     truth = torch.stack([quadrature(lambda xi: exact(*heads, h, xi), 2, sigma) for sigma in sigmas])
-    return Course(tuple(sigmas), truth, expand(*heads, h, Isotropic((2,)).directions(2, generator(0))))
+    return Course(tuple(sigmas), truth, expand(*heads, h, AXES))
+
+
+def where_they_agree(student: int, teacher: int, sigmas: Sequence[float], points: int = 3) -> tuple[list[float], float]:
+    """E KL / sigma^2 at every sigma for two heads of which the teacher is shifted to agree with the student at the
+    points, and the penalty it should tend to (`eq11.inconsistency`); means over the points."""
+    h, first = _plane(points), smooth_head(student)
+    second = eq11.agreeing(smooth_head(teacher), first, h)
+    found = [float(quadrature(lambda xi: eq11.divergence(first, second, h, xi), 2, sigma).mean()) for sigma in sigmas]
+    penalty = float(eq11.inconsistency(first, second, h, AXES).mean())
+    return [value / sigma**2 for value, sigma in zip(found, sigmas, strict=True)], penalty
+
+
+def _plane(points: int) -> torch.Tensor:
+    return torch.randn(points, 2, generator=generator(2), dtype=torch.float64)

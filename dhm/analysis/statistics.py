@@ -59,6 +59,11 @@ class Gain:
     confidence: float = 1 - LEVEL
     adjusted_p: float = math.nan
 
+    def mirrored(self) -> "Gain":
+        """The gain of the first over the second."""
+        turned = replace(self, value=-self.value, low=-self.high, high=-self.low)
+        return replace(turned, first=self.second, second=self.first)
+
 
 def welch(label: str, first: Sample, second: Sample, confidence: float = 1 - LEVEL) -> Gain:
     """Gain of `second` over `first` with Welch's unequal-variance interval."""
@@ -108,34 +113,54 @@ def holm(gains: Sequence[Gain], planned: int = 0, level: float = LEVEL) -> list[
     return result
 
 
-def verdict(gain: Gain, paper_gain: float | None, same_data: bool, seeds: int) -> str:
+def verdict(
+    gain: Gain, paper_gain: float | None, same_data: bool, seeds: int, at_least: float | None = None
+) -> str:  # fmt: skip
     """One of the words of the protocol for a row, see `word`."""
     fewest = min(gain.first.n, gain.second.n)
-    return word(gain.value, gain.low, gain.high, fewest, paper_gain, same_data, seeds)
+    return word(gain.value, gain.low, gain.high, fewest, paper_gain, same_data, seeds, at_least)
 
 
 def word(
-    value: float, low: float, high: float, fewest: int, paper_gain: float | None, same_data: bool, seeds: int
-) -> str:
+    value: float, low: float, high: float, fewest: int, paper_gain: float | None, same_data: bool, seeds: int,
+    at_least: float | None = None,
+) -> str:  # fmt: skip
     """What a gain and its adjusted interval come to.
 
     On the paper's data set: "reproduced" (the lower bound is above 0), "contradicted" (the upper bound is below half
     of the paper's gain). On other data: "supported elsewhere", "not supported elsewhere". Otherwise "inconclusive";
     with fewer than `seeds` runs "incomplete"; a single run can only "agree" or "disagree in sign".
 
+    Where the paper prints a loss, the loss is what is to be reproduced. Where it prints neither, the interval must lie
+    within `MARGIN` of 0, and one that leaves out 0 otherwise contradicts.
+
     Args:
         fewest: runs on the side that has fewer.
+        at_least: the gain that is claimed, if more or less than any; an interval above it reproduces, one below it
+            contradicts, whatever the paper's own gain.
     """
     if fewest == 0:
         return "not run"
+    if at_least is None and paper_gain is not None and paper_gain < 0:
+        return word(-value, -high, -low, fewest, -paper_gain, same_data, seeds)
     if fewest == 1:
-        told = "is a tie" if value == 0 else f"{'agrees' if value > 0 else 'disagrees'} in sign"
+        if at_least:
+            return f"{'agrees' if value > at_least else 'falls short'} (one run)"
+        tie = abs(value) <= (MARGIN if paper_gain == 0 else 0)
+        told = "is a tie" if tie else f"{'agrees' if value > 0 and paper_gain != 0 else 'disagrees'} in sign"
         return f"{told} (one run)"
     if fewest < seeds:
         return f"incomplete ({fewest} of {seeds} seeds)"
-    if low > 0:
+    if at_least is not None:
+        holds, fails = low > at_least, high < at_least
+    elif paper_gain == 0:
+        holds = low > -MARGIN and high < MARGIN
+        fails = low > 0 or high < 0
+    else:
+        holds, fails = low > 0, paper_gain is not None and high < paper_gain / 2
+    if holds:
         return "reproduced" if same_data else "supported elsewhere"
-    if paper_gain is not None and high < paper_gain / 2:
+    if fails:
         return "contradicted" if same_data else "not supported elsewhere"
     return "inconclusive"
 
