@@ -3,6 +3,7 @@
 import ast
 import json
 import math
+import re
 import shlex
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from scipy import stats
 import dhm
 from dhm import __main__ as cli
 from dhm import notebook, paper, paths, recipes
-from dhm.analysis import claims, deciding, judgement, report, shelf
+from dhm.analysis import claims, deciding, judgement, proofs, report, shelf, smooth
 from dhm.analysis.results import published
 from dhm.flops import flops
 
@@ -25,7 +26,7 @@ NOTHING = shelf.Shelf({}, dhm.load_runs(paths.root() / "tests"), [], [], [])
 
 @pytest.fixture(autouse=True)
 def no_proofs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Proofs have a test of their own; they take seconds."""
+    """Proofs take seconds; they have a test of their own, below."""
     for kind in list(claims.PROOFS):
         monkeypatch.setitem(claims.PROOFS, kind, lambda: ("", "holds"))  # type: ignore[attr-defined]
 
@@ -225,6 +226,19 @@ def test_commands_train_all_that_their_claim_needs(claim: claims.Claim) -> None:
     grid = {key: value for key, value in given.items() if key in ("architectures", "datasets")}
     trained = deciding.TABLES[claim.tables[0]](given["preset"], seeds=given.get("seeds", usual), **grid)
     assert {run.name for run in deciding.runs_of(claim)} <= {run.name for run in trained}
+
+
+def test_what_is_decided_without_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(proofs, "list_models", lambda: ["resnet32", "mobilenet_v1"])
+    assert proofs.inference() == ("the plain network's multiply-adds and parameters in 2 of 2", "holds")
+    monkeypatch.setattr(proofs, "inference_flops", lambda net, size: 1)
+    assert proofs.inference() == ("the plain network's multiply-adds and parameters in 0 of 2", "does not hold")
+    told, word = proofs.expansion()
+    assert float(re.findall(r"σ\^([\d.]+),", told)[0]) == pytest.approx(2, abs=0.1)
+    assert word == "does not hold"
+    complete = smooth.Course.expanded  # with all terms of second order, what is left out is of higher order
+    monkeypatch.setattr(smooth.Course, "expanded", lambda course, kind: complete(course, "full"))
+    assert proofs.expansion()[1] == "holds"
 
 
 def test_powers_of_table_1() -> None:
