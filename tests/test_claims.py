@@ -84,14 +84,14 @@ def test_without_records_everything_that_needs_training_is_not_run() -> None:
 
 def test_what_the_papers_numbers_carry() -> None:
     findings = judgement.judge(CLAIMS, NOTHING)
-    assert finding(findings, "title-dsl").carried == "beyond chance in 1 of 7, the sign in 7"
-    assert finding(findings, "title-dhm").carried == "beyond chance in 7 of 7, the sign in 7"
+    assert finding(findings, "title-dsl").carried == "beyond chance in 1 of 7, positive in 7"
+    assert finding(findings, "title-dhm").carried == "beyond chance in 7 of 7, positive in 7"
     assert finding(findings, "reid-six").carried == "above +6 in 1 of 2 as printed"
     assert finding(findings, "imagenet-one-point").carried == "above +1 in 2 of 2 as printed"
     assert finding(findings, "reid-dsl").carried == "above -0.5 in 1 of 4 as printed"
     assert finding(findings, "reid-dsl-rank1").carried == "above -0.5 in 3 of 4 as printed"
     same = finding(findings, "resnet18-number")
-    assert same.verdict == "does not hold"
+    assert same.verdict == "misprint"
     assert "28.714 (table2)" in same.printed
     assert "28.814 (table4)" in same.printed
 
@@ -257,7 +257,7 @@ def test_page_colours_verdicts() -> None:
     findings = judgement.judge([claim for claim in CLAIMS if claim.kind == "same"], NOTHING)
     html = report.page(findings, 1e-11).to_html()
     assert "28.714" in html
-    assert report.WORDS["does not hold"] in html
+    assert report.WORDS["misprint"] in html
 
 
 @pytest.mark.parametrize(

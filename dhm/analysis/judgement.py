@@ -118,10 +118,10 @@ def _printed(claim: Claim) -> tuple[str, str]:
         return printed, f"above {claim.at_least:+g} in {over} of {len(chosen)} as printed"
     rises = sum(gain.value > 0 for gain in chosen)
     if any(math.isnan(gain.p) for gain in chosen):
-        return printed, f"the sign in {rises} of {len(chosen)}, single runs" if len(chosen) > 1 else "one run"
+        return printed, f"positive in {rises} of {len(chosen)}, single runs" if len(chosen) > 1 else "one run"
     sure = sum(gain.low > 0 for gain in chosen)
     if len(chosen) > 1:
-        return printed, f"beyond chance in {sure} of {len(chosen)}, the sign in {rises}"
+        return printed, f"beyond chance in {sure} of {len(chosen)}, positive in {rises}"
     return printed, "beyond chance" if sure else "within chance"
 
 
@@ -137,7 +137,7 @@ def _same(claim: Claim) -> Finding:
     }
     printed = ", ".join(f"{value:.3f} ({table})" for table, value in values.items())
     agree = len(set(values.values())) == 1
-    return Finding(claim, printed, "agrees" if agree else "differs", "–", "holds" if agree else "does not hold")
+    return Finding(claim, printed, "agrees" if agree else "differs", "–", "holds" if agree else "misprint")
 
 
 def _number(claim: Claim, ours: Ours) -> Finding:

@@ -18,7 +18,7 @@ from dhm.recipes import TABLE3_SETS
 WORDS: Mapping[str, str] = {
     "reproduced": "#2e7d32", "supported elsewhere": "#2e7d32", "holds": "#2e7d32", "the same": "#2e7d32",
     "contradicted": "#c62828", "not supported elsewhere": "#c62828", "does not hold": "#c62828",
-    "different": "#c62828", "not run": "#8a8a8a",
+    "different": "#c62828", "misprint": "#6a6a6a", "not run": "#8a8a8a",
 }  # fmt: skip
 """Outcomes by the beginning of a verdict, and their colours; every other verdict is open."""
 OPEN, OPEN_COLOUR = "open", "#9a6700"
