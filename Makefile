@@ -36,6 +36,7 @@ notebooks: install
 	$(MAKE) -j 2 --output-sync=target nbval-1 nbval-2
 
 nbval-%:
+	rm -rf $${TMPDIR:-/tmp}/dhm-nbval-$*
 	OMP_NUM_THREADS=1 DHM_PRESET=smoke DHM_RUNS=$${TMPDIR:-/tmp}/dhm-nbval-$* DHM_FIGURES=$${TMPDIR:-/tmp}/dhm-nbval-$*/figures \
 		$(BIN)/python -m pytest --nbval --nbval-cell-timeout=600 $$(ls notebooks/*.ipynb | awk 'NR % 2 == $* % 2')
 
@@ -52,7 +53,8 @@ CLEAN := $(CPU_RUNS) --experiment c2-clean-labels --epochs 160 --milestones 80 1
 evidence-cpu: install
 	for worker in 1 2; do \
 		(OMP_NUM_THREADS=1 $(BIN)/python -m dhm $(CORRUPT) && OMP_NUM_THREADS=1 $(BIN)/python -m dhm $(CLEAN)) & \
-	done; wait
+		workers="$$workers $$!"; \
+	done; for worker in $$workers; do wait $$worker || exit 1; done
 
 evidence-gpu: install
 	for arch in resnet32 densenet40_12 wrn16_8; do \
@@ -62,4 +64,4 @@ evidence-gpu: install
 		--epochs 164 --milestones 81 122 --accelerator cuda --experiment g-resnet18
 
 clean:
-	rm -rf $(VENV) runs build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache

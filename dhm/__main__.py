@@ -99,17 +99,17 @@ def _add_settings(command: argparse.ArgumentParser) -> None:
     command.add_argument("--config", type=Path, help="a config.json to start from instead of a preset")
     group = command.add_argument_group("settings of a run (dhm.Config); arch, method and seed take several values")
     for field in dataclasses.fields(Config):
-        several = field.name in (*GRID, *LISTS, *MAPPINGS)
+        several = "+" if field.name in GRID else "*" if field.name in (*LISTS, *MAPPINGS) else None
         group.add_argument(
-            f"--{field.name.replace('_', '-')}", nargs="*" if several else None, metavar="NAME=VALUE"
-            if field.name in MAPPINGS else "VALUE",
+            f"--{field.name.replace('_', '-')}", nargs=several,
+            metavar="NAME=VALUE" if field.name in MAPPINGS else "VALUE",
         )  # fmt: skip
 
 
 def _add_machine(command: argparse.ArgumentParser) -> None:
     command.add_argument("--runs-dir", type=Path, help="where run records are kept (default $DHM_RUNS, else runs/)")
     command.add_argument("--data-dir", type=Path, help="where data sets are (default $DHM_DATA, else data/)")
-    command.add_argument("--download", action="store_true", help="fetch CIFAR-100 if it is missing")
+    command.add_argument("--download", action="store_true", help="fetch CIFAR-100 or torchvision's weights if missing")
     command.add_argument("--accelerator", default="auto", help="cpu, cuda, mps or auto")
     command.add_argument(
         "--workers", type=int, help="processes that read streamed images (default one a core, at most 8)"
@@ -135,13 +135,15 @@ def configs_from(given: argparse.Namespace, preset: str = "") -> list[Config]:
 
     Epochs given without milestones move those of the preset with them.
     """
+    if given.config and given.preset:
+        raise InputError("give a preset or a config to start from, not both")
     changes: dict[str, Any] = {}
-    for field in dataclasses.fields(Config):
-        text = getattr(given, field.name)
-        if text is not None and field.name in MAPPINGS:
-            changes[field.name] = {name: _value(value) for name, _, value in (item.partition("=") for item in text)}
-        elif text is not None:
-            changes[field.name] = [_value(item) for item in text] if isinstance(text, list) else _value(text)
+    for name in _settings(given):
+        text = getattr(given, name)
+        if name in MAPPINGS:
+            changes[name] = {key: _value(value) for key, _, value in (item.partition("=") for item in text)}
+        else:
+            changes[name] = [_value(item) for item in text] if isinstance(text, list) else _value(text)
     start = _read_config(given.config) if given.config else {}
     architectures, seeds, methods = (
         changes.pop(name, [start.get(name, default)])
@@ -159,9 +161,17 @@ def configs_from(given: argparse.Namespace, preset: str = "") -> list[Config]:
     return configs if epochs is None else [config.lasting(epochs) for config in configs]
 
 
+def _settings(given: argparse.Namespace) -> list[str]:
+    """Names of the settings a command line gives."""
+    return [field.name for field in dataclasses.fields(Config) if getattr(given, field.name) is not None]
+
+
 def _read_config(file: Path) -> dict[str, Any]:
     try:
-        return Config.from_dict(json.loads(file.read_text())).to_dict()
+        values = json.loads(file.read_text())
+        if not isinstance(values, dict):
+            raise InputError("it holds no settings")
+        return Config.from_dict(values).to_dict()
     except (OSError, ValueError) as error:
         raise InputError(f"{file} is no configuration of a run: {error}") from None
 
@@ -207,6 +217,8 @@ def _evaluate(given: argparse.Namespace) -> None:
     print(f"{'network':<20}{'weights':<44} {'images':>8}  {'head':<6}{'top-1':>8}{'top-5':>8}{'nll':>8}{'ece':>8}")
     for path in given.paths:
         if path.is_dir():
+            if settings := _settings(given):
+                raise InputError(f"{path} is a run record and has its settings in itself; leave out {settings[0]}")
             record = RunRecord.read(path)
             config, net, label = (
                 record.config,
@@ -231,6 +243,9 @@ def _evaluate(given: argparse.Namespace) -> None:
 def _keep(given: argparse.Namespace) -> None:
     from dhm.analysis.kept import keep  # needs packages that a cluster node may lack
 
+    for folder in given.folders:
+        if not folder.is_dir():
+            raise InputError(f"there is no folder {folder}")
     for record in find(*given.folders):
         if record.result is None:
             print(f"{record.folder.name}: not finished, left where it is")
@@ -250,6 +265,8 @@ def _notebook(given: argparse.Namespace) -> None:
     names = every if given.name == "all" else [given.name]
     if len(names) > 1 and (given.parameters or given.output):
         raise InputError("parameters and an output belong to one notebook, not to all")
+    if given.refresh and (given.parameters or given.output):
+        raise InputError("a notebook is refreshed as it stands, without parameters or another output")
     for name in names:
         if len(names) > 1:
             print(f"[{names.index(name) + 1}/{len(names)}] {name}", flush=True)

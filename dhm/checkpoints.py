@@ -12,6 +12,9 @@ from torch import nn
 
 from dhm.errors import InputError
 
+PARTIAL = ".*.partial"
+"""Pattern of files that are not whole yet."""
+
 
 def write(path: Path, content: bytes) -> None:
     """Write a file so that a reader sees the old content or the new, never half of it."""

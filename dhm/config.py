@@ -45,7 +45,8 @@ class Config:
         direction, temperature, ce_weights, mimic_weights, label_smoothing: see `dhm.DHMLoss`.
         mimic_probability: of each side branch to take part in the mimicking of an epoch (appendix D); below 1 the
             branches are drawn anew for every epoch, and cross-entropies stay.
-        dataset: "fashion-mnist-mini", "cifar100", a folder inside the data directory, or a path.
+        dataset: "fashion-mnist-mini", "cifar100", "market1501", "dukemtmc-reid", "pedestrians" (re-identification),
+            a folder inside the data directory, or a path.
         image_size: pixels of a side; None keeps the data set's own.
         classes: use only this many classes, evenly spaced in sorted order.
         train_per_class: use only the first so many training images of each class.
@@ -104,6 +105,8 @@ class Config:
             value = getattr(self, name)
             if not _fits(value, kind):
                 raise InputError(f"{name} must be {_describe(kind)}, not {value!r}")
+            if kind is float:  # so that 1 and 1.0 are one run
+                object.__setattr__(self, name, float(value))
         for name, choices in _ONE_OF.items():
             if getattr(self, name) not in choices:
                 raise InputError(f"{name} must be one of {', '.join(choices)}, not {getattr(self, name)!r}")
@@ -125,6 +128,13 @@ class Config:
             raise InputError('test_on "val+rest" needs train_per_class, since all training images are used without it')
         if self.isolated != "B0" and self.method != "baseline":
             raise InputError(f'isolated is {self.isolated!r}, but only method "baseline" trains a branch alone')
+        if any(milestone < 1 for milestone in self.milestones):
+            raise InputError(f"milestones are epochs from 1 on, not {list(self.milestones)}")
+        if self.frozen_epochs >= self.epochs:
+            raise InputError(
+                f"frozen_epochs is {self.frozen_epochs} of {self.epochs} epochs, so that the layers with weights would "
+                "never be trained"
+            )
         if self.frozen_epochs and not self.weights:
             raise InputError(f"frozen_epochs is {self.frozen_epochs}, but without weights no layer can be held")
         if self.streamed and self.image_size is None:
@@ -180,10 +190,11 @@ class Config:
         return f"{self.network}-{self.method}-s{self.seed}-{self.digest}"
 
     def lasting(self, epochs: int) -> "Config":
-        """The same training in other epochs: the learning rate falls at the same shares of it, to the nearest epoch."""
-        longer = self.replace(epochs=epochs)
+        """The same training in other epochs: the learning rate falls at the same shares of it, and layers are held for
+        the same share, to the nearest epoch."""
         moved = [max(1, round(milestone * epochs / self.epochs)) for milestone in self.milestones]
-        return longer.replace(milestones=moved)
+        held = round(self.frozen_epochs * epochs / self.epochs)
+        return self.replace(epochs=epochs, milestones=moved, frozen_epochs=held)
 
     def lr_at(self, epoch: int) -> float:
         """Learning rate of an epoch, counted from 0."""

@@ -7,6 +7,7 @@ from dhm.config import Config
 from dhm.errors import RunBusy
 from dhm.progress import Bar
 from dhm.runs import RunRecord
+from dhm.trainer import check_network
 from dhm.training import fit
 
 
@@ -19,6 +20,8 @@ def fit_all(configs: Sequence[Config], **options: Any) -> Iterator[RunRecord]:
     Args:
         **options: as for `dhm.fit`.
     """
+    for config in {(c.network, c.method, c.isolated, str(c.branches)): c for c in configs}.values():
+        check_network(config)  # a wrong name in the last run is told before the first
     with Bar("all runs", len(configs), "run", shown=options.get("progress", True) and len(configs) > 1) as bar:
         for number, config in enumerate(configs, start=1):
             head = f"[{number}/{len(configs)}]"

@@ -110,6 +110,8 @@ def _value(name: str, text: str, default: Any) -> Any:
         value = ast.literal_eval({"true": "True", "false": "False"}.get(text, text))
     except (ValueError, SyntaxError):
         value = text
+    if isinstance(default, float) and type(value) is int:
+        value = float(value)
     if default is not None and not isinstance(value, type(default)):
         raise InputError(f"the parameter {name} must be a {type(default).__name__} like {default!r}, not {text!r}")
     return value

@@ -29,7 +29,7 @@ def connect(accelerator: str, precision: str, loggers: list[Logger] | None = Non
             num_nodes=int(os.environ["GROUP_WORLD_SIZE"]) if launched else 1,
             plugins=None if launched else LightningEnvironment(),
         )  # fmt: skip
-    except (RuntimeError, ValueError) as error:
+    except (RuntimeError, ValueError, ImportError) as error:
         raise InputError(f"the device {accelerator!r} cannot be used: {error}") from None
     fabric.launch()
     if fabric.strategy.precision.precision != precision:  # Fabric takes another with no more than a warning

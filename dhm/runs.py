@@ -125,6 +125,12 @@ class RunRecord:
         if self.writes:
             checkpoints.save(self.folder / f"{which}.pt", content)
 
+    def sweep(self) -> None:
+        """Remove what a process that was killed left half-written; to be called while no other writes."""
+        if self.writes:
+            for leftover in self.folder.glob(checkpoints.PARTIAL):
+                leftover.unlink()
+
     def write(self, name: str, content: bytes) -> None:
         """Write a file of the record whole."""
         if self.writes:
@@ -132,13 +138,22 @@ class RunRecord:
 
 
 def find(*folders: str | Path) -> Iterator[RunRecord]:
-    """All records below the folders, broken ones named in a warning and passed over."""
+    """All records below the folders, broken ones named in a warning and passed over; of a finished run that was copied
+    from one place to another only the first."""
+    finished = set()
     for folder in folders:
         for file in sorted(Path(folder).rglob("config.json")):
             try:
-                yield RunRecord.read(file.parent)
+                record = RunRecord.read(file.parent)
             except InputError as error:
                 warnings.warn(f"run record passed over: {error}", stacklevel=2)
+                continue
+            name = record.config.experiment, record.config.name
+            if name in finished:
+                continue
+            if (record.folder / "result.json").is_file():
+                finished.add(name)
+            yield record
 
 
 def load_runs(*folders: str | Path) -> "pandas.DataFrame":

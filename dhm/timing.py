@@ -1,17 +1,17 @@
 """Where the time of a run goes."""
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TypeVar
 
 T = TypeVar("T")
 
 
 class Stopwatch:
-    """Seconds by name: of laps, and of waiting for an iterator."""
+    """Seconds by name: of laps, and of waiting for an iterator; on top of what an earlier watch has counted."""
 
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
+    def __init__(self, before: Mapping[str, float] | None = None) -> None:
+        self.seconds = dict(before or {})
         self._last = time.perf_counter()
 
     def lap(self, name: str) -> None:

@@ -122,8 +122,7 @@ def prepare(
     Raises:
         InputError: a network or data set that cannot be had, or a batch that cannot be divided so often.
     """
-    with torch.device("meta"):
-        network_of(config)  # a wrong name or option is told before the images are read
+    check_network(config)  # before the images are read
     weights = pretrained(config.arch, config.weights, download) if config.weights else None
     shards = fabric.world_size * accumulate
     if not 1 <= shards <= config.batch_size:
@@ -133,6 +132,7 @@ def prepare(
         )
     torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
     data = load(config, data_dir, download, workers).to(fabric.device)
+    _check_shards(config, data, shards)
     torch.manual_seed(config.seed)
     net = network_of(config, len(data.classes)).to(memory_format=torch.channels_last)
     if weights is not None:
@@ -144,6 +144,32 @@ def prepare(
     loss.check(net.heads)
     model, optimizer = fabric.setup(net, optimizer_of(config, net))
     return Trainer(config, fabric, data, net, model, optimizer, loss, accumulate)
+
+
+def check_network(config: Config, classes: int = 100) -> BranchedNet:
+    """The network of a configuration without its tensors ("meta").
+
+    Raises:
+        InputError: there is no such network.
+    """
+    with torch.device("meta"):
+        return network_of(config, classes)
+
+
+def _check_shards(config: Config, data: TrainAndTest, shards: int) -> None:
+    """See that batch norm has more than one value a channel in the smallest share of a batch, the last of an epoch."""
+    last = len(data.train) % config.batch_size
+    smallest = min(size // shards for size in (config.batch_size, last or config.batch_size))
+    if smallest > 1:
+        return
+    net = check_network(config, len(data.classes)).train()
+    try:
+        net(torch.zeros(1, 3, *data.train.size, device="meta"))
+    except ValueError:
+        raise InputError(
+            f"a batch_size of {config.batch_size} leaves a single one of {len(data.train):,} images to a step, and its "
+            "last feature map is 1x1: too little for batch norm; take another batch_size"
+        ) from None
 
 
 def optimizer_of(config: Config, net: nn.Module) -> torch.optim.Optimizer:

@@ -37,7 +37,7 @@ def fit(
     Args:
         runs_dir: where records are kept, see `dhm.paths.runs_dir`.
         data_dir: where data sets are, see `dhm.paths.data_dir`.
-        download: fetch CIFAR-100 if it is missing.
+        download: fetch CIFAR-100, or torchvision's weights, if they are missing.
         accelerator: "cpu", "cuda", "mps" or "auto".
         accumulate: a batch runs as so many shards, one after the other, to fit a small device; batch norm then sees
             the shards, else nothing changes but rounding.
@@ -60,6 +60,7 @@ def fit(
         record.create()
         with _alone(record, fabric):
             if not fabric.broadcast(record.result is not None):  # another process may have finished it meanwhile
+                record.sweep()
                 _train(trainer, record, progress, checkpoint_every)
     return record
 
@@ -90,7 +91,7 @@ def _train(trainer: Trainer, record: RunRecord, progress: bool, checkpoint_every
         while at.epoch < config.epochs:
             for group in trainer.optimizer.param_groups:
                 group["lr"] = config.lr_at(at.epoch)
-            ledger, watch = Ledger(at.epoch, at.sums, fabric.world_size), Stopwatch()
+            ledger, watch = Ledger(at.epoch, at.sums, fabric.world_size), Stopwatch(at.seconds)
             trainer.begin(at.epoch)
             batches = watch.waiting("data", trainer.batches(at.epoch, at.step))
             for step, (images, labels) in enumerate(batches, start=at.step):
@@ -99,7 +100,8 @@ def _train(trainer: Trainer, record: RunRecord, progress: bool, checkpoint_every
                 if (step + 1) % flush_every == 0:
                     ledger.flush()
                     if step + 1 < steps and fabric.broadcast(time.perf_counter() - saved > checkpoint_every):
-                        at.step, at.sums = step + 1, ledger.totals()
+                        watch.lap("train")
+                        at.step, at.sums, at.seconds = step + 1, ledger.totals(), watch.seconds
                         saved = _save(trainer, record, at)
             means = ledger.means()
             watch.lap("train")
@@ -119,7 +121,7 @@ def _train(trainer: Trainer, record: RunRecord, progress: bool, checkpoint_every
                 at.best = {"epoch": at.epoch, "heads": errors}
                 record.write_checkpoint("best", {"net": trainer.net.state_dict(), "epoch": at.epoch})
                 record.write_predictions("best", predictions)
-            at.epoch, at.step, at.sums = at.epoch + 1, 0, None
+            at.epoch, at.step, at.sums, at.seconds = at.epoch + 1, 0, None, {}
             if at.epoch == config.epochs:
                 record.write_predictions("last", predictions)
             if at.epoch == config.epochs or fabric.broadcast(time.perf_counter() - saved > checkpoint_every):
@@ -154,6 +156,7 @@ class Position:
     epoch: int = 0
     step: int = 0
     sums: dict[str, float] | None = None  # of the epoch under way
+    seconds: dict[str, float] = field(default_factory=dict)  # likewise
     history: list[dict[str, Any]] = field(default_factory=list)
     best: dict[str, Any] | None = None
     unreadable: list[str] = field(default_factory=list)  # training images left out

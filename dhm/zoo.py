@@ -126,9 +126,9 @@ def create_model(
     """A network of the paper, or any member of its families, with side branches.
 
     Args:
-        name: one of `list_models()`, or a family: "cifar_resnet", "wrn", "densenet", "imagenet_resnet".
+        name: one of `list_models()`, or a family: "cifar_resnet", "wrn", "densenet", "imagenet_resnet", "mobilenet".
         num_classes: outputs of every classifier.
-        branches: "paper" for the specs of Tables 6-9 (by the design principles where no table prints the
+        branches: "paper" for the specs of Tables 6-10 (by the design principles where no table prints the
             network), "none" for the plain network, "twin" for a second network of the same architecture that shares
             nothing with the first (`dhm.branches.twin`), or a list of `BranchSpec`.
         **options: the family's parameters, e.g. `depth=20`, `dropout=0.3`.

@@ -177,9 +177,9 @@ def test_arithmetic_seed_and_place_of_the_data_leave_a_run_the_papers(tmp_path: 
         config.replace(seed=7),
         config.replace(dataset="/data/imagenet"),
     ):
-        assert shelf.identity(other) in shelf.asked_for("table2")
+        assert shelf.identity(other) in shelf.asked_for("table2", "paper")
     for other in (config.replace(epochs=89), config.replace(dataset="imagenette"), config.replace(lr=0.2)):
-        assert shelf.identity(other) not in shelf.asked_for("table2")
+        assert shelf.identity(other) not in shelf.asked_for("table2", "paper")
 
 
 def test_foreign_old_and_broken_records_are_named_and_passed_over(tmp_path: Path) -> None:
@@ -199,6 +199,28 @@ def test_foreign_old_and_broken_records_are_named_and_passed_over(tmp_path: Path
     assert any("torn" in sentence or torn.name in sentence for sentence in found.broken)
     findings = judgement.judge(CLAIMS, found)
     assert finding(findings, "table1-resnet32-top1-dhm-baseline").verdict == "agrees in sign (one run)"
+
+
+def test_a_seed_counts_once_and_recipes_stay_apart(tmp_path: Path) -> None:
+    """Three seeds of a run and their copies are three; of two recipes the paper's speaks, as far as it was run."""
+    local, kept = tmp_path / "runs", tmp_path / "records"
+    for config in recipes.table1("paper", ["wrn16_8"], ("baseline", "dhm"), seeds=range(3)):
+        write_run(local, config, 20.0)
+        write_run(kept, config, 20.0)
+    for config in recipes.table1("released", ["wrn16_8"], ("baseline", "dhm"), seeds=range(5)):
+        write_run(local, config, 30.0)
+    for config in recipes.table1("released", ["densenet40_12"], ("dhm",), seeds=range(2)):
+        write_run(local, config, 25.0)
+    (half,) = recipes.table1("paper", ["wrn16_8"], ("dhm",), seeds=[0])
+    write_run(local, half.replace(precision="16-mixed"), 40.0)
+    assert len(dhm.load_runs(kept, local)) == 3 * 2 + 5 * 2 + 2 + 1
+    found = shelf.gather([kept, local])
+    runs = found.of_the_paper["table1"]
+    assert runs[runs["network"] == "wrn16_8"]["last/B0/top1_error"].tolist() == [20.0] * 6
+    assert runs[runs["network"] == "densenet40_12"]["last/B0/top1_error"].tolist() == [25.0] * 2
+    assert [name for name in found.others if "on record already" in name]
+    findings = judgement.judge(CLAIMS, found)
+    assert finding(findings, "table1-wrn16_8-top1-dhm-baseline").verdict == "incomplete (3 of 5 seeds)"
 
 
 def test_price_counts_the_runs_a_claim_needs() -> None:

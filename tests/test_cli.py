@@ -129,6 +129,11 @@ def test_estimate_says_how_long(capsys: pytest.CaptureFixture) -> None:
         ("--config nothing.json", "nothing.json is no configuration of a run"),
         ("--accelerator cuda", "the device 'cuda' cannot be used"),
         ("--ce-weights B9=2", "a loss weight is given for 'B9'"),
+        ("--accelerator tpu", "the device 'tpu' cannot be used"),
+        ("--milestones -3", "milestones are epochs from 1 on, not [-3]"),
+        ("--preset smoke --arch cifar_resnet resnet33", "there is no network 'resnet33'"),
+        ("--arch imagenet_resnet --augment scale --workers -1", "workers must be 0 or more, not -1"),
+        ("--arch imagenet_resnet --image-size 32 --batch-size 1999", "batch_size of 1999 leaves a single one of 2,000"),
     ],
 )
 def test_wrong_input_is_one_sentence_and_loses_nothing(
@@ -141,6 +146,37 @@ def test_wrong_input_is_one_sentence_and_loses_nothing(
     assert printed.err.startswith("dhm: ")
     assert printed.err.count("\n") == 1
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("command", "sentence"),
+    [
+        (["train", "--preset", "smoke", "--config", "x.json"], "a preset or a config to start from, not both"),
+        (["train", "--config", "five.json"], "five.json is no configuration of a run: it holds no settings"),
+        (["evaluate", ".", "--dataset", "cifar100"], "has its settings in itself; leave out dataset"),
+        (["keep", "nowhere"], "there is no folder nowhere"),
+        (["notebook", "report", "--refresh", "-p", "device", "cpu"], "a notebook is refreshed as it stands"),
+    ],
+)
+def test_what_does_not_go_together_is_told(
+    command: list[str], sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("five.json").write_text("5")
+    assert main(command) == 2
+    assert sentence in capsys.readouterr().err
+
+
+def test_epochs_hold_layers_for_the_same_share() -> None:
+    """Ten of 70 epochs, and never all of them."""
+    reid = "--preset paper --arch resnet50 --dataset market1501"
+    assert [configs(f"{reid} --epochs {epochs}")[0].frozen_epochs for epochs in (140, 35, 7, 1)] == [20, 5, 1, 0]
+    with pytest.raises(dhm.InputError, match="frozen_epochs is 10 of 10 epochs"):
+        configs(f"{reid} --epochs 10 --milestones 8")
+
+
+def test_a_number_is_one_run_however_it_is_written() -> None:
+    assert configs("--lr 1")[0].digest == configs("--lr 1.0")[0].digest
 
 
 def test_no_write_permission(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

@@ -106,6 +106,30 @@ def test_kept_records_hold_what_the_checkpoint_tells(tmp_path: Path) -> None:
     assert (record.folder / "gradients.csv").stat().st_mtime_ns == before
 
 
+RESNET = {"arch": "imagenet_resnet", "options": {"depth": 10, "base": 8}}
+MOBILENET = {"arch": "mobilenet", "options": {"width": 0.25}, "train_per_class": None}
+
+
+@pytest.mark.parametrize(
+    ("changes", "measured"),
+    [
+        ({"branches": [{"name": "B1", "root": 2, "depths": [1], "width": 2}]}, {"gradients.csv"}),
+        ({"branches": "twin"}, set()),
+        ({"method": "baseline"}, set()),
+        ({**RESNET, "augment": "scale", "image_size": 28}, set()),
+        ({**MOBILENET, "dataset": "pedestrians", "classes": 8, "image_size": 64}, set()),
+    ],
+    ids=["B1 alone", "twin", "plain", "streamed", "search"],
+)
+def test_any_finished_run_is_kept(changes: dict, measured: set[str], tmp_path: Path) -> None:
+    """With what can be measured on it, and nothing that lay about in its folder."""
+    run = dhm.fit(small_config(epochs=1, **changes), runs_dir=tmp_path / "runs", accelerator="cpu", progress=False)
+    (run.folder / "notes.txt").write_text("mine")
+    (run.folder / ".last.pt.4242.partial").write_bytes(b"half")
+    record = kept.keep(run, tmp_path / "records")
+    assert {file.name for file in record.folder.iterdir()} == {*kept.FILES, *measured}
+
+
 def test_unfinished_runs_are_not_kept(tmp_path: Path) -> None:
     record = RunRecord.of(small_config(), tmp_path)
     record.create()

@@ -63,7 +63,14 @@ def test_wrong_calls_are_one_sentence(arguments: list[str], sentence: str, capsy
 
 @pytest.mark.parametrize(
     ("text", "default", "value"),
-    [("false", True, False), ("True", False, True), ("[0, 1]", [], [0, 1]), ("3", 0, 3), ("paper", "", "paper")],
+    [
+        ("false", True, False),
+        ("True", False, True),
+        ("[0, 1]", [], [0, 1]),
+        ("3", 0, 3),
+        ("0", 0.3, 0.0),
+        ("paper", "", "paper"),
+    ],
 )
 def test_values_of_parameters(text: str, default: object, value: object) -> None:
     assert notebook._value("x", text, default) == value

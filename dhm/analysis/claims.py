@@ -8,7 +8,8 @@
     larger     `second` gains more over `first` in the second network named than in the first
     number     the mean error of one network under `second`, to within the margin of `statistics.tost`
     same       one number, printed in several tables, is the same everywhere; else a "misprint"
-    measure    a quantity the paper prints no number of is lower for `second`: train_accuracy, gradient_cosine, cka
+    measure    a quantity the paper prints no number of is lower for `second`: train_accuracy, gradient_cosine,
+               kernel_correlation, cka
     inference  branches cost nothing once they are thrown away
     expansion  the term Eq. 11 keeps is the leading one
 """

@@ -134,11 +134,6 @@ def root_mean_square(correlations: Matrix) -> float:
     return float(np.sqrt(np.mean(correlations**2)))
 
 
-def mean_diagonal(correlations: Matrix) -> float:
-    """Mean correlation of the pairs with the same index."""
-    return float(np.diagonal(correlations).mean())
-
-
 def permutation_null(
     reading: Reading, statistic: Callable[[Matrix], float], a: Matrix, b: Matrix, permutations: int,
     rng: np.random.Generator,

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from dhm.analysis import correlation, likeness
-from dhm.analysis.gradients import consistency, held_out
+from dhm.analysis.gradients import consistency, held_out, sharing
 from dhm.branches import MAIN, BranchedNet
 from dhm.data import Images, load_test
 from dhm.errors import InputError
@@ -27,6 +27,8 @@ from dhm.zoo import load_trained
 HELD_OUT, MICRO = 2048, 128
 """Test images that gradients and CKA are measured on, and those of a micro-batch."""
 PERMUTATIONS = 199
+FILES = ("config.json", "env.json", "metrics.jsonl", "predictions-last.npz", "predictions-best.npz", "result.json")
+"""Of the record itself; the result last, since it says that the record is whole."""
 LOSSES = {"cross-entropy": "dsl", "full": "dhm"}
 """Which gradients: of the cross-entropies alone, and with the mimicking terms a DHM run also has."""
 
@@ -44,30 +46,33 @@ def keep(record: RunRecord, records_dir: Path, data_dir: str | Path | None = Non
     target = RunRecord(records_dir / record.config.experiment / record.folder.name, record.config)
     if target.result is not None:
         return target
-    target.create()
     measured = _measured(record, data_dir)
+    target.create()
     for name, content in measured.items():
         target.write(name, content)
-    for file in sorted(record.folder.glob("*")):
-        if file.name not in ("result.json", ".lock") and file.suffix != ".pt" and file.is_file():
-            shutil.copyfile(file, target.folder / file.name)
-    shutil.copyfile(record.folder / "result.json", target.folder / "result.json")  # last: it says the record is whole
+    for name in FILES:
+        shutil.copyfile(record.folder / name, target.folder / name)
     return target
 
 
 def _measured(record: RunRecord, data_dir: str | Path | None) -> dict[str, bytes]:
-    """File name -> content; nothing for a run that trained a single classifier."""
+    """File name -> content; nothing where no two classifiers share a layer, or test images are streamed or searched."""
     net = load_trained(record)
-    if len(net.heads) < 2:
+    if not sharing(net) or record.config.streamed:
         return {}
     images = load_test(record.config, data_dir)[0]
-    if not isinstance(images, Images):
-        raise InputError(f"{record.config.dataset} is streamed; only sets that fit into memory are measured")
+    if not isinstance(images, Images) or images.task is not None:
+        return {}
     losses = LOSSES if record.config.method == "dhm" else {"cross-entropy": "dsl"}
     gradients = [
         consistency(net, held_out(images, MICRO, HELD_OUT), DHMLoss(method), "batch").table().assign(loss=loss)
         for loss, method in losses.items()
     ]
+    found = {"gradients.csv": _csv(pd.concat(gradients))}
+    return {**found, **_alike(net, images)} if "B2" in net.heads else found
+
+
+def _alike(net: BranchedNet, images: Images) -> dict[str, bytes]:
     pairs = correlation.paired_layers(net)
     pairs = {layer: pairs[layer] for layer in likeness.spread(list(pairs))}
     matrices = {
@@ -79,7 +84,6 @@ def _measured(record: RunRecord, data_dir: str | Path | None) -> dict[str, bytes
     np.savez_compressed(kernels, **matrices)  # type: ignore[arg-type]
     alike = likeness.table(pairs, PERMUTATIONS, np.random.default_rng(0))
     return {
-        "gradients.csv": _csv(pd.concat(gradients)),
         "likeness.csv": _csv(pd.concat([alike, _cka(net, images)])),
         "kernels.npz": kernels.getvalue(),
     }

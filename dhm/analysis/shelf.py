@@ -26,7 +26,8 @@ class Shelf:
     """Finished runs, sorted.
 
     Attributes:
-        of_the_paper: table -> its runs by the paper's or the released recipe on the paper's data.
+        of_the_paper: table -> its runs on the paper's data, each seed once; by the paper's recipe, or for networks that
+            have no such run by the released one.
         measured: runs of the protocol in data/records (`analysis.evidence`).
         records: those of `measured`, for what is kept beside the figures.
         others: finished runs that speak of no claim, e.g. quick ones; unfinished ones.
@@ -42,9 +43,9 @@ class Shelf:
 
 def gather(folders: Iterable[str | Path]) -> Shelf:
     """Read and sort every record below the folders; what cannot be read is named and passed over."""
-    asked = {table: asked_for(table) for table in TABLES}
-    planned = {row.experiment for row in evidence.comparisons()}
-    papers: dict[str, list[Path]] = {table: [] for table in TABLES}
+    asked = {table: asked_for(table, "paper") | asked_for(table, "released") for table in TABLES}
+    planned, committed = {row.experiment for row in evidence.comparisons()}, paths.records_dir().resolve()
+    papers: dict[str, dict[tuple[str, int], RunRecord]] = {table: {} for table in TABLES}
     measured: list[RunRecord] = []
     others: list[str] = []
     with warnings.catch_warnings(record=True) as told:
@@ -56,26 +57,40 @@ def gather(folders: Iterable[str | Path]) -> Shelf:
                 warnings.warn(f"run record passed over: {record.folder.name}/result.json: {error}", stacklevel=1)
                 continue
             name = f"{record.config.experiment}/{record.folder.name}"
-            tables = [table for table, known in asked.items() if identity(record.config) in known]
+            training = identity(record.config)
+            tables = [table for table, known in asked.items() if training in known]
             if not finished:
                 others.append(f"{name} (not finished)")
-            elif record.config.experiment in planned and record.folder.is_relative_to(paths.records_dir()):
+            elif record.config.experiment in planned and record.folder.resolve().is_relative_to(committed):
                 measured.append(record)
-            elif tables:
-                for table in tables:
-                    papers[table].append(record.folder)
-            else:
+            elif not tables:
                 others.append(name)
-        frames = {table: load_runs(*found) for table, found in papers.items() if found}
+            elif (training, record.config.seed) in papers[tables[0]]:
+                others.append(f"{name} (this seed of the same training is on record already)")
+            else:
+                for table in tables:
+                    papers[table][training, record.config.seed] = record
+        frames = {table: load_runs(*_one_recipe(table, found)) for table, found in papers.items() if found}
         protocol = load_runs(*(record.folder for record in measured)) if measured else pd.DataFrame()
     broken = [_public(str(warning.message)) for warning in told if "passed over" in str(warning.message)]
     return Shelf(frames, protocol, measured, others, sorted(set(broken)))
 
 
+def _one_recipe(table: str, found: Mapping[tuple[str, int], RunRecord]) -> list[Path]:
+    """Folders of a table's runs: of a network that has any by the paper's recipe these alone, else the released's."""
+    by_the_text = asked_for(table, "paper")
+    settled = {record.config.network for (training, _), record in found.items() if training in by_the_text}
+    return [
+        record.folder
+        for (training, _), record in found.items()
+        if training in by_the_text or record.config.network not in settled
+    ]
+
+
 @cache
-def asked_for(table: str) -> frozenset[str]:
-    """Identities of a table's runs by the paper's recipe and by the released program's."""
-    return frozenset(identity(config) for preset in ("paper", "released") for config in TABLES[table](preset))
+def asked_for(table: str, preset: str) -> frozenset[str]:
+    """Identities of a table's runs by the recipe of "paper" or of "released", the released program's."""
+    return frozenset(identity(config) for config in TABLES[table](preset))
 
 
 def identity(config: Config) -> str:

@@ -51,9 +51,14 @@ class Images:
         return normalise(pixels, self.mean, self.std)
 
     @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the images as they are trained on."""
+        return self.crop or (self.pixels.shape[-2], self.pixels.shape[-1])
+
+    @property
     def image_size(self) -> int:
         """Pixels of a side, the height where they differ."""
-        return self.crop[0] if self.crop else self.pixels.shape[-2]
+        return self.size[0]
 
     @property
     def unreadable(self) -> set[str]:

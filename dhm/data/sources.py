@@ -104,6 +104,8 @@ def load_test(
 
 def _stream(source: Source, config: Config, parts: Parts, labels: torch.Tensor, workers: int | None) -> Streamed:
     assert config.image_size is not None  # a streamed configuration has one
+    if workers is not None and workers < 0:
+        raise InputError(f"workers must be 0 or more, not {workers}")
     items = [item for split, indices in parts for item in source.items(split, indices)]
     in_memory = config.dataset in DATASETS  # where processes would cost more than they give
     return Streamed(items, labels, config.image_size, 0 if in_memory else workers)

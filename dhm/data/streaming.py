@@ -110,6 +110,11 @@ class Streamed:
     def __len__(self) -> int:
         return len(self.items)
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the images as they are trained on."""
+        return self.image_size, self.image_size
+
     def to(self, device: torch.device) -> "Streamed":
         """The same images, their batches on another device."""
         return replace(self, labels=self.labels.to(device), mean=self.mean.to(device), std=self.std.to(device))
