@@ -133,7 +133,7 @@ def _value(text: str) -> Any:
 def configs_from(given: argparse.Namespace, preset: str = "") -> list[Config]:
     """The runs a command line asks for, from `preset` if it names none, all methods of a seed before the next seed.
 
-    Epochs given without milestones move those of the preset with them.
+    Epochs given without milestones or held epochs move those of the preset with them.
     """
     if given.config and given.preset:
         raise InputError("give a preset or a config to start from, not both")
@@ -150,7 +150,8 @@ def configs_from(given: argparse.Namespace, preset: str = "") -> list[Config]:
         for name, default in (("arch", "cifar_resnet"), ("seed", 0), ("method", "dhm"))
     )
     dataset = changes.get("dataset", "")
-    epochs = changes.pop("epochs", None) if "milestones" not in changes else None
+    epochs = changes.pop("epochs", None)
+    fixed = {name: changes[name] for name in ("milestones", "frozen_epochs") if name in changes}
     configs = [
         Config.from_dict(
             {**(start or presets.settings(given.preset or preset, arch, method, dataset)), **changes,
@@ -158,7 +159,7 @@ def configs_from(given: argparse.Namespace, preset: str = "") -> list[Config]:
         )
         for arch in architectures for seed in seeds for method in methods
     ]  # fmt: skip
-    return configs if epochs is None else [config.lasting(epochs) for config in configs]
+    return configs if epochs is None else [config.lasting(epochs).replace(**fixed) for config in configs]
 
 
 def _settings(given: argparse.Namespace) -> list[str]:

@@ -168,11 +168,21 @@ def test_what_does_not_go_together_is_told(
 
 
 def test_epochs_hold_layers_for_the_same_share() -> None:
-    """Ten of 70 epochs, and never all of them."""
+    """Ten of 70 epochs, so that short runs train the other layers too, unless they are asked not to."""
     reid = "--preset paper --arch resnet50 --dataset market1501"
     assert [configs(f"{reid} --epochs {epochs}")[0].frozen_epochs for epochs in (140, 35, 7, 1)] == [20, 5, 1, 0]
-    with pytest.raises(dhm.InputError, match="frozen_epochs is 10 of 10 epochs"):
-        configs(f"{reid} --epochs 10 --milestones 8")
+    assert configs(f"{reid} --epochs 7 --milestones 5 --frozen-epochs 7")[0].frozen_epochs == 7
+    with pytest.raises(dhm.InputError, match="frozen_epochs is 8, but the run has 7 epochs"):
+        configs(f"{reid} --epochs 7 --frozen-epochs 8")
+
+
+def test_warm_up_is_a_tenth_of_the_rate_and_no_part_of_older_runs() -> None:
+    plain, warm = (
+        configs("--preset paper --arch resnet110")[0],
+        configs("--preset paper --arch resnet110 --warmup-epochs 2")[0],
+    )
+    assert [warm.lr_at(epoch) for epoch in (0, 1, 2, 81, 122)] == pytest.approx([0.01, 0.01, 0.1, 0.01, 0.001])
+    assert plain.digest == plain.replace(warmup_epochs=0).digest != warm.digest
 
 
 def test_a_number_is_one_run_however_it_is_written() -> None:
