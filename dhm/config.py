@@ -26,11 +26,8 @@ _ONE_OF = {
     "optimizer": ("sgd", "amsgrad"),
 }
 _AT_LEAST = {
-    "epochs": 1, "frozen_epochs": 0, "warmup_epochs": 0, "batch_size": 1, "seed": 0, "image_size": 8, "classes": 2,
-    "train_per_class": 1,
+    "epochs": 1, "frozen_epochs": 0, "batch_size": 1, "seed": 0, "image_size": 8, "classes": 2, "train_per_class": 1,
 }  # fmt: skip
-WARMUP = 0.1
-"""The share of the learning rate in warm-up epochs."""
 _POSITIVE = ("lr", "temperature", "gamma")
 _SHARES = ("momentum", "label_smoothing", "label_noise")
 
@@ -64,8 +61,6 @@ class Config:
         optimizer: "sgd", or "amsgrad" (section 4.2), whose betas are momentum and 0.999.
         epochs, batch_size, lr, momentum, weight_decay: `batch_size` is the sum over all devices.
         milestones, gamma: the learning rate is multiplied by gamma at the start of these epochs, counted from 0.
-        warmup_epochs: the first so many run at a tenth of the rate, as ResNet-110 in its original work; for runs that
-            would else stay at chance.
         precision: "32-true", "bf16-mixed" or "16-mixed".
         seed: of the first weights, the order of the images and their augmentation.
     """
@@ -100,7 +95,6 @@ class Config:
     weight_decay: float = 1e-4
     milestones: tuple[int, ...] = (81, 122)
     gamma: float = 0.1
-    warmup_epochs: int = 0
     precision: str = "32-true"
     seed: int = 0
 
@@ -136,9 +130,8 @@ class Config:
             raise InputError(f'isolated is {self.isolated!r}, but only method "baseline" trains a branch alone')
         if any(milestone < 1 for milestone in self.milestones):
             raise InputError(f"milestones are epochs from 1 on, not {list(self.milestones)}")
-        for name in ("frozen_epochs", "warmup_epochs"):
-            if getattr(self, name) > self.epochs:
-                raise InputError(f"{name} is {getattr(self, name)}, but the run has {self.epochs} epochs")
+        if self.frozen_epochs > self.epochs:
+            raise InputError(f"frozen_epochs is {self.frozen_epochs}, but the run has {self.epochs} epochs")
         if self.frozen_epochs and not self.weights:
             raise InputError(f"frozen_epochs is {self.frozen_epochs}, but without weights no layer can be held")
         if self.streamed and self.image_size is None:
@@ -202,8 +195,7 @@ class Config:
 
     def lr_at(self, epoch: int) -> float:
         """Learning rate of an epoch, counted from 0."""
-        decayed = self.lr * self.gamma ** sum(epoch >= milestone for milestone in self.milestones)
-        return decayed * (WARMUP if epoch < self.warmup_epochs else 1)
+        return self.lr * self.gamma ** sum(epoch >= milestone for milestone in self.milestones)
 
 
 def _fits(value: Any, kind: Any) -> bool:

@@ -176,15 +176,6 @@ def test_epochs_hold_layers_for_the_same_share() -> None:
         configs(f"{reid} --epochs 7 --frozen-epochs 8")
 
 
-def test_warm_up_is_a_tenth_of_the_rate_and_no_part_of_older_runs() -> None:
-    plain, warm = (
-        configs("--preset paper --arch resnet110")[0],
-        configs("--preset paper --arch resnet110 --warmup-epochs 2")[0],
-    )
-    assert [warm.lr_at(epoch) for epoch in (0, 1, 2, 81, 122)] == pytest.approx([0.01, 0.01, 0.1, 0.01, 0.001])
-    assert plain.digest == plain.replace(warmup_epochs=0).digest != warm.digest
-
-
 def test_a_number_is_one_run_however_it_is_written() -> None:
     assert configs("--lr 1")[0].digest == configs("--lr 1.0")[0].digest
 
