@@ -56,6 +56,19 @@ def test_missing_seeds_leave_the_verdict_open(tmp_path: Path) -> None:
     assert judged["c1-corrupt-labels: DSL over baseline"] == "not run"
 
 
+def test_every_seed_is_shown(tmp_path: Path) -> None:
+    """Of ten classes guessing errs in 90 %, so that 85 is where learning has begun."""
+    for seed, errors in enumerate([[90.0, 86.0, 50.0, 60.0], [90.0, 90.0, 90.0, 86.0]]):
+        record = RunRecord.read(write_run(tmp_path, small_config(experiment="x", method="dhm", seed=seed), errors[-1]))
+        record.write_metrics([{"test": {"B0": {"top1_error": error}}} for error in errors])
+        record.write_json("result.json", {**record.result, "data": {"classes": 10}})
+    table = evidence.by_seed(find(tmp_path), "x")
+    assert table["epochs at chance", "DHM"].tolist() == ["2", "4"]
+    assert table["best epoch", "DHM"].tolist() == ["50.00", "86.00"]
+    assert table["last epoch", "DHM"].tolist() == ["60.00", "86.00"]
+    assert set(table["last epoch", "baseline"]) == {"–"}
+
+
 def test_committed_runs_of_a_family(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By experiment and data set; other families, and runs that search instead of classify, stay out."""
     monkeypatch.setattr(paths, "records_dir", lambda: tmp_path)

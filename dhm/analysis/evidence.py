@@ -11,11 +11,15 @@ import pandas as pd
 from dhm import paths
 from dhm.analysis.results import gain_table, samples
 from dhm.analysis.statistics import Gain, Sample, holm, label, verdict, welch
+from dhm.analysis.variants import spoken
+from dhm.branches import MAIN
 from dhm.config import METHODS
 from dhm.runs import RunRecord
 
 SEEDS = 5
 """Runs of each method that the protocol asks for."""
+OFF_CHANCE = 5
+"""Points below the error of guessing from which a network has begun to learn."""
 SECONDARY = ("top1_error", "top5_error", "nll", "ece")
 
 
@@ -123,6 +127,29 @@ def curves(records: Iterable[RunRecord]) -> dict[str, dict[str, list[list[dict[s
     for record in sorted(finished, key=lambda record: METHODS.index(record.config.method)):
         found.setdefault(record.config.experiment, {}).setdefault(record.config.method, []).append(record.metrics)
     return {name: found[name] for name in sorted(found)}
+
+
+def by_seed(records: Iterable[RunRecord], experiment: str) -> pd.DataFrame:
+    """B0 of every finished run of an experiment: top-1 error after the last and the best epoch in percent, and how many
+    epochs passed before its test error was `OFF_CHANCE` points below that of guessing; a row a seed."""
+    cells: dict[int, dict[tuple[str, str], str]] = {}
+    for record in records:
+        result, config = record.result, record.config
+        if result is None or config.experiment != experiment:
+            continue
+        left = 100 * (1 - 1 / result["data"]["classes"]) - OFF_CHANCE
+        errors = [line["test"][MAIN]["top1_error"] for line in record.metrics]
+        waited = next((epoch for epoch, error in enumerate(errors) if error < left), len(errors))
+        cells.setdefault(config.seed, {}).update(
+            {
+                ("last epoch", config.method): f"{errors[-1]:.2f}",
+                ("best epoch", config.method): f"{min(errors):.2f}",
+                ("epochs at chance", config.method): str(waited),
+            }
+        )
+    columns = [(figure, method) for figure in ("last epoch", "best epoch", "epochs at chance") for method in METHODS]
+    table = pd.DataFrame.from_dict(cells, orient="index", columns=pd.MultiIndex.from_tuples(columns))
+    return table.sort_index().rename_axis("seed").rename(columns=spoken, level=1).fillna("–")
 
 
 def secondary(runs: pd.DataFrame, experiment: str) -> pd.DataFrame:
