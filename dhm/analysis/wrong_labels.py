@@ -8,7 +8,7 @@ import pandas as pd
 
 from dhm import paths
 from dhm.analysis.variants import names
-from dhm.config import Config
+from dhm.config import METHODS, Config
 from dhm.runs import RunRecord, load_runs
 
 Curves = dict[str, dict[str, list[list[dict[str, Any]]]]]
@@ -72,6 +72,7 @@ def shares(records: Iterable[RunRecord]) -> pd.DataFrame:
 def curves(title: str, records: Iterable[RunRecord]) -> Curves:
     """Metrics of the runs with corrupt labels, a panel a network and ratio."""
     corrupt = [record for record in records if record.config.label_noise]
+    corrupt.sort(key=lambda record: METHODS.index(record.config.method))
     panels: Curves = {}
     for record, name in zip(corrupt, names([record.config for record in corrupt]), strict=True):
         config = record.config

@@ -28,6 +28,7 @@ def price(panels: dict[str, pd.DataFrame]) -> Figure:
             )
         ax.set(title=title, xlabel="multiply-adds of the whole training", ylabel="top-1 error of B0 (%)")
         ax.set_xlim(0, 1.1 * table["training"].max())
+        ax.ticklabel_format(axis="x", useMathText=True)
     axes[-1].legend(
         list(shown.values()), list(shown), loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False
     )  # fmt: skip
