@@ -43,25 +43,25 @@ nbval-%:
 benchmarks: install
 	$(BIN)/python benchmarks/step_time.py
 
-# Protocol: data/records/README.md. Two workers share the grid; stop and start at will. DHM_DATA holds tiny-imagenet-100.
-EVIDENCE := train --dataset tiny-imagenet-100 --image-size 32 --method baseline dsl dhm --seed 0 1 2 3 4
-CPU_RUNS := $(EVIDENCE) --accelerator cpu --precision bf16-mixed --classes 20 --train-per-class 250 --test-on val+rest --arch cifar_resnet \
-	--options depth=20 --batch-size 64 --lr 0.1 --momentum 0.9 --weight-decay 1e-4 --gamma 0.1
+# Protocol: data/records/README.md. WORKERS processes share the grid (on a GPU several fill it better than one); stop and
+# start at will. DHM_DATA holds tiny-imagenet-100.
+WORKERS ?= 2
+share = for worker in $$(seq $(WORKERS)); do ($(1)) & workers="$$workers $$!"; done; for worker in $$workers; do wait $$worker || exit 1; done
+EVIDENCE := $(BIN)/python -m dhm train --dataset tiny-imagenet-100 --image-size 32 --method baseline dsl dhm --seed 0 1 2 3 4
+CPU_RUNS := OMP_NUM_THREADS=1 $(EVIDENCE) --accelerator cpu --precision bf16-mixed --classes 20 --train-per-class 250 --test-on val+rest \
+	--arch cifar_resnet --options depth=20 --batch-size 64 --lr 0.1 --momentum 0.9 --weight-decay 1e-4 --gamma 0.1
 CORRUPT := $(CPU_RUNS) --experiment c1-corrupt-labels --label-noise 0.5 --epochs 80 --milestones 40 60
 CLEAN := $(CPU_RUNS) --experiment c2-clean-labels --epochs 160 --milestones 80 120
+GPU_RUNS := $(EVIDENCE) --preset paper --accelerator cuda
+SMALL_IMAGES := for arch in resnet32 densenet40_12 wrn16_8; do $(GPU_RUNS) --arch $$arch --experiment g-$$arch || exit 1; done
+LARGE_IMAGES := $(GPU_RUNS) --arch resnet18 --image-size 64 --augment crop --batch-size 128 --epochs 164 --milestones 81 122 \
+	--experiment g-resnet18
 
 evidence-cpu: install
-	for worker in 1 2; do \
-		(OMP_NUM_THREADS=1 $(BIN)/python -m dhm $(CORRUPT) && OMP_NUM_THREADS=1 $(BIN)/python -m dhm $(CLEAN)) & \
-		workers="$$workers $$!"; \
-	done; for worker in $$workers; do wait $$worker || exit 1; done
+	$(call share,$(CORRUPT) && $(CLEAN))
 
 evidence-gpu: install
-	for arch in resnet32 densenet40_12 wrn16_8; do \
-		$(BIN)/python -m dhm $(EVIDENCE) --preset paper --arch $$arch --accelerator cuda --experiment g-$$arch; \
-	done
-	$(BIN)/python -m dhm $(EVIDENCE) --preset paper --arch resnet18 --image-size 64 --augment crop --batch-size 128 \
-		--epochs 164 --milestones 81 122 --accelerator cuda --experiment g-resnet18
+	$(call share,$(SMALL_IMAGES); $(LARGE_IMAGES))
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache

@@ -2,6 +2,8 @@
 
 import datetime
 import json
+import re
+import shlex
 import subprocess
 from pathlib import Path
 
@@ -185,6 +187,19 @@ def test_committed_records_are_of_the_protocol() -> None:
     assert {record.config.experiment for record in find(paths.records_dir())} <= planned
     size = sum(file.stat().st_size for folder in RECORDS for file in folder.iterdir())
     assert size < 20e6
+
+
+def test_make_trains_the_records() -> None:
+    """What `make evidence-cpu` asks for is what data/records holds, as far as it has been run."""
+    line = subprocess.run(["make", "-n", "evidence-cpu"], cwd=paths.root(), capture_output=True, text=True).stdout
+    asked = [
+        config
+        for command in re.findall(r"-m dhm (train .+?)(?= &&|\))", line.replace("\\\n", " "))
+        for config in cli.configs_from(cli.parser().parse_args(shlex.split(command)))
+    ]
+    assert len(asked) == 2 * 3 * evidence.SEEDS
+    kept_here = {record.config.name for record in find(paths.records_dir()) if record.config.experiment[0] == "c"}
+    assert kept_here <= {config.name for config in asked}
 
 
 def test_readme_tells_what_was_measured() -> None:

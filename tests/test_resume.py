@@ -15,6 +15,7 @@ from conftest import small_config
 
 import dhm
 from dhm import checkpoints, training
+from dhm.trainer import Trainer
 
 TIMES = ("seconds",)
 
@@ -90,6 +91,31 @@ def test_killed_at_random_moments_ends_with_the_same_bits(tmp_path: Path) -> Non
     assert finished.returncode == 0, finished.stderr
     assert len(record.environment) == 6
     assert_same(outcome(whole), outcome(record))
+
+
+def test_an_epoch_counts_its_seconds_over_a_stop_and_nothing_half_written_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, step = small_config(), Trainer.step
+
+    def slow(self: Trainer, epoch: int, number: int, *batch: torch.Tensor) -> object:
+        if (epoch, number) == (1, 5):
+            raise KeyboardInterrupt
+        time.sleep(0.1 if (epoch, number) == (1, 2) else 0)
+        return step(self, epoch, number, *batch)
+
+    options = {"runs_dir": tmp_path, "accelerator": "cpu", "progress": False}
+    monkeypatch.setattr(Trainer, "step", slow)
+    with pytest.raises(KeyboardInterrupt):
+        dhm.fit(config, checkpoint_every=0.0, **options)
+    record = dhm.RunRecord.of(config, tmp_path)
+    leftover = record.folder / ".best.pt.4242.partial"
+    leftover.write_bytes(b"half")
+    before = checkpoints.load(record.folder / "last.pt")["at"]["seconds"]["train"]
+    assert before > 0.1
+    monkeypatch.setattr(Trainer, "step", step)
+    assert dhm.fit(config, **options).metrics[1]["seconds"]["train"] > before
+    assert not leftover.exists()
 
 
 def _position(checkpoint: Path) -> int:
