@@ -131,13 +131,17 @@ def test_bands_reach_from_the_lowest_to_the_highest_run() -> None:
     runs = [run(0.0), run(0.1)]
     figure = heads.by_head({"made up": {"dhm": runs}})
     (ax,) = figure.axes
-    lines = {(line.get_color(), line.get_linestyle()): line.get_ydata() for line in ax.lines}
+    thick, thin = ([line for line in ax.lines if (line.get_linewidth() > 1) == mean] for mean in (True, False))
+    lines = {(line.get_color(), line.get_linestyle()): line.get_ydata() for line in thick}
     np.testing.assert_allclose(lines[HEADS[0], "-"], [45, 55, 65])
     np.testing.assert_allclose(lines[HEADS[0], "--"], [45, 55, 65])
     np.testing.assert_allclose(lines[HEADS[1], "--"], [35, 35, 35])
+    assert len(thin) == 2 * 2 * len(runs)
+    np.testing.assert_allclose([line.get_ydata() for line in thin[:2]], [[40, 50, 60], [50, 60, 70]])
     band = ax.collections[0].get_paths()[0].vertices[:, 1]
     assert (band.min(), band.max()) == pytest.approx((40, 70))
     assert "2 runs" in ax.get_title()
-    priced = heads.against_cost({"made up": {"dhm": (2e12, runs)}}).axes[0].lines[0]
+    drawn = heads.against_cost({"made up": {"dhm": (2e12, runs)}}).axes[0].lines
+    (priced,) = (line for line in drawn if line.get_linewidth() > 1)
     np.testing.assert_allclose(priced.get_xdata(), [2, 4, 6])
     np.testing.assert_allclose(priced.get_ydata(), [55, 45, 35])

@@ -16,7 +16,7 @@ METHODS = {"baseline": "#7f7f7f", "dsl": "#e69f00", "dhm": "#0072b2", "dml": "#0
 NAMES = {"baseline": "baseline", "dsl": "DSL", "dhm": "DHM", "dml": "DML"}
 HEADS = ("#1b4f9c", "#b3541e", "#2b7a3d", "#87358c", "#a12b2b", "#456a6a")
 """Colours of B0, B1, ..., in this order."""
-BAND = 0.18
+BAND = 0.1
 """Opacity of the band between the lowest and the highest run."""
 
 
@@ -34,7 +34,8 @@ def figure(rows: int = 1, columns: int = 1, size: tuple[float, float] = (7.0, 4.
 
 
 def band(ax: Axes, runs: Sequence[Sequence[float] | np.ndarray], colour: str, line: str, unit: float = 1.0) -> None:
-    """The mean over runs of curves with a value after every epoch, in a band from the lowest to the highest run.
+    """The mean over runs of curves with a value after every epoch, in a band from the lowest to the highest run, and every
+    run as a thin line, since a mean may be of runs that are unlike each other.
 
     Args:
         runs: one curve a run, of equal length; nothing is drawn where there is none.
@@ -45,7 +46,9 @@ def band(ax: Axes, runs: Sequence[Sequence[float] | np.ndarray], colour: str, li
     values = np.array(runs)
     x = unit * np.arange(1, values.shape[1] + 1)
     ax.fill_between(x, values.min(axis=0), values.max(axis=0), color=colour, alpha=BAND, linewidth=0)
-    ax.plot(x, values.mean(axis=0), line, color=colour, linewidth=1.4)
+    if len(values) > 1:
+        ax.plot(x, values.T, line, color=colour, linewidth=0.5, alpha=0.5)
+    ax.plot(x, values.mean(axis=0), line, color=colour, linewidth=1.6)
 
 
 def save(fig: Figure, name: str) -> Path:
