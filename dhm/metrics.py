@@ -120,6 +120,15 @@ class Predictions:
                    *(arrays[name] for name in ("labels", "predicted", "confidence", "nll", "rank")))  # fmt: skip
 
 
+def know_nothing(means: Mapping[str, float], classes: int) -> bool:
+    """Whether mimicking classifiers agree on the uniform prediction, by an epoch's mean loss terms.
+
+    Agreement costs them nothing there, so they are slow to leave it.
+    """
+    divergences = [value for name, value in means.items() if name.startswith("kl/")]
+    return bool(divergences) and max(divergences) < 1e-3 and means["ce/B0"] > 0.99 * math.log(classes)
+
+
 def main_error(figures: Mapping[str, float]) -> float:
     """What the best epoch is chosen by, in percent: the top-1 error of a classifier, or what a search lacks of a
     perfect mAP."""

@@ -17,12 +17,15 @@ from dhm.branches import MAIN
 from dhm.config import Config
 from dhm.environment import describe
 from dhm.errors import InputError, RunBusy
-from dhm.metrics import Ledger, main_error
+from dhm.metrics import Ledger, know_nothing, main_error
 from dhm.parallel import connect, gather
 from dhm.progress import Bar
 from dhm.runs import RunRecord
 from dhm.timing import Stopwatch
 from dhm.trainer import Trainer, prepare
+
+LOOK_AFTER = 3
+"""Epochs after which a run that has learned nothing is told."""
 
 
 def fit(
@@ -127,6 +130,11 @@ def _train(trainer: Trainer, record: RunRecord, progress: bool, checkpoint_every
             if at.epoch == config.epochs or fabric.broadcast(time.perf_counter() - saved > checkpoint_every):
                 saved = _save(trainer, record, at)
             note = f"epoch {at.epoch}, B0 error {error:.1f}%"
+            if shown and at.epoch == LOOK_AFTER and know_nothing(means, len(trainer.data.classes)):
+                bar.say(
+                    f"{config.name}: after {at.epoch} epochs all classifiers agree on the uniform prediction; a lower "
+                    f"learning rate than {config.lr:g} leaves it sooner"
+                )
     record.write_json(
         "result.json",
         {

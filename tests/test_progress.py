@@ -4,8 +4,11 @@ import io
 import sys
 
 import pytest
+from conftest import small_config
 
-from dhm import progress
+import dhm
+from dhm import paths, progress, training
+from dhm.metrics import know_nothing
 from dhm.progress import Bar
 
 
@@ -72,3 +75,22 @@ def test_jupyter_replaces_one_output_and_clears_it(monkeypatch: pytest.MonkeyPat
     assert shown[-1] == {"text/plain": ""}
     with Bar("all runs", 2, "run"), Bar("another", 2, "step"):
         assert len(progress._outputs) == 2
+
+
+def test_a_run_that_has_learned_nothing_is_told_once(
+    tmp_path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr(training, "know_nothing", lambda means, classes: classes == 10)
+    dhm.fit(small_config(epochs=4), runs_dir=tmp_path, accelerator="cpu")
+    assert capsys.readouterr().out.count("after 3 epochs all classifiers agree on the uniform prediction") == 1
+
+
+def test_knowing_nothing_is_told_from_slow_learning() -> None:
+    """By the measured runs on corrupt labels: under DHM all stood at chance after three epochs, no other did."""
+    records = list(dhm.runs.find(paths.records_dir() / "c1-corrupt-labels"))
+    if not records:
+        pytest.skip("no measured run is here")
+    for record in records:
+        early, last = (know_nothing(record.metrics[epoch]["train"], 20) for epoch in (2, -1))
+        assert early == (record.config.method == "dhm")
+        assert not last

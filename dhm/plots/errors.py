@@ -29,7 +29,12 @@ def errors(panels: Mapping[str, Samples], unit: str = "top-1 error of B0 (%)") -
                 [sample.mean for sample in found], heights, xerr=spread, fmt="o", capsize=3,
                 color=METHODS[method], label=NAMES[method],
             )  # fmt: skip
-        ax.set(title=textwrap.fill(title, 36, break_on_hyphens=False), xlabel=unit, yticks=range(len(networks)), yticklabels=networks)
+        ax.set(
+            title=textwrap.fill(title, 36, break_on_hyphens=False),
+            xlabel=unit,
+            yticks=range(len(networks)),
+            yticklabels=networks,
+        )
         ax.set_ylim(len(networks) - 0.5, -0.5)
     axes[-1].legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
     return fig
