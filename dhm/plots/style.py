@@ -34,8 +34,9 @@ def figure(rows: int = 1, columns: int = 1, size: tuple[float, float] = (7.0, 4.
 
 
 def band(ax: Axes, runs: Sequence[Sequence[float] | np.ndarray], colour: str, line: str, unit: float = 1.0) -> None:
-    """The mean over runs of curves with a value after every epoch, in a band from the lowest to the highest run, and every
-    run as a thin line, since a mean may be of runs that are unlike each other.
+    """The mean over runs of curves with a value after every epoch, in a band from the lowest to the highest run.
+
+    Every run is a thin line in it, since a mean may be of runs that are unlike each other.
 
     Args:
         runs: one curve a run, of equal length; nothing is drawn where there is none.
