@@ -20,7 +20,8 @@ def fit_all(configs: Sequence[Config], **options: Any) -> Iterator[RunRecord]:
     Args:
         **options: as for `dhm.fit`.
     """
-    for config in {(c.network, c.method, c.isolated, str(c.branches)): c for c in configs}.values():
+    to_train = [config for config in configs if RunRecord.of(config, options.get("runs_dir")).result is None]
+    for config in {(c.network, c.method, c.isolated, str(c.branches)): c for c in to_train}.values():
         check_network(config)  # a wrong name in the last run is told before the first
     with Bar("all runs", len(configs), "run", shown=options.get("progress", True) and len(configs) > 1) as bar:
         for number, config in enumerate(configs, start=1):
