@@ -61,7 +61,7 @@ class Config:
         optimizer: "sgd", or "amsgrad" (section 4.2), whose betas are momentum and 0.999.
         epochs, batch_size, lr, momentum, weight_decay: `batch_size` is the sum over all devices.
         milestones, gamma: the learning rate is multiplied by gamma at the start of these epochs, counted from 0.
-        precision: "32-true", "bf16-mixed" or "16-mixed".
+        precision: "32-true" (IEEE float32, no TF32), "bf16-mixed" or "16-mixed".
         seed: of the first weights, the order of the images and their augmentation.
     """
 

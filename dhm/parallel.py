@@ -16,11 +16,15 @@ T = TypeVar("T")
 def connect(accelerator: str, precision: str, loggers: list[Logger] | None = None) -> Fabric:
     """The device of this process, with its peers if `torchrun` started it: a process a device.
 
-    Without `torchrun` a run has one process, inside a SLURM job too.
+    Without `torchrun` a run has one process, inside a SLURM job too. Float32 is IEEE's on every device, not the TF32
+    that GPUs take for convolutions by default, and a convolution gives the same bits each time.
 
     Raises:
         InputError: a device or a precision that cannot be had.
     """
+    torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
+    torch.backends.cudnn.allow_tf32 = False
+    torch.set_float32_matmul_precision("highest")
     launched = torch.distributed.is_torchelastic_launched()
     try:
         fabric = Fabric(

@@ -126,10 +126,14 @@ class RunRecord:
             checkpoints.save(self.folder / f"{which}.pt", content)
 
     def sweep(self) -> None:
-        """Remove what a process that was killed left half-written; to be called while no other writes."""
+        """Remove what a process that was killed left half-written; to be called by the one that trains the run.
+
+        Configurations stay: another process writes its own before it finds that the run is being trained.
+        """
         if self.writes:
             for leftover in self.folder.glob(checkpoints.PARTIAL):
-                leftover.unlink()
+                if not leftover.name.startswith(".config.json."):
+                    leftover.unlink()
 
     def write(self, name: str, content: bytes) -> None:
         """Write a file of the record whole."""

@@ -130,7 +130,6 @@ def prepare(
             f"a batch of {config.batch_size} cannot be divided over {fabric.world_size} devices with accumulate "
             f"{accumulate}; their product must be from 1 to {config.batch_size}"
         )
-    torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
     data = load(config, data_dir, download, workers).to(fabric.device)
     _check_shards(config, data, shards)
     torch.manual_seed(config.seed)

@@ -144,6 +144,15 @@ def test_precision_a_device_lacks_is_told(tmp_path: Path) -> None:
         dhm.fit(CONFIG.replace(precision="16-mixed"), runs_dir=tmp_path, accelerator="cpu")
 
 
+def test_float32_is_not_rounded_to_tf32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process in which another library allowed it, as torch itself does for convolutions."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    torch.set_float32_matmul_precision("medium")
+    connect("cpu", "32-true")
+    assert not torch.backends.cudnn.allow_tf32
+    assert torch.get_float32_matmul_precision() == "highest"
+
+
 def test_bfloat16_trains(tmp_path: Path) -> None:
     config = CONFIG.replace(precision="bf16-mixed", train_per_class=8)
     record = dhm.fit(config, runs_dir=tmp_path, accelerator="cpu", progress=False)

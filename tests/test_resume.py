@@ -109,13 +109,14 @@ def test_an_epoch_counts_its_seconds_over_a_stop_and_nothing_half_written_stays(
     with pytest.raises(KeyboardInterrupt):
         dhm.fit(config, checkpoint_every=0.0, **options)
     record = dhm.RunRecord.of(config, tmp_path)
-    leftover = record.folder / ".best.pt.4242.partial"
+    leftover, others = (record.folder / f".{name}.4242.partial" for name in ("best.pt", "config.json"))
     leftover.write_bytes(b"half")
+    others.write_bytes(b"being written by a process that will find the run busy")
     before = checkpoints.load(record.folder / "last.pt")["at"]["seconds"]["train"]
     assert before > 0.1
     monkeypatch.setattr(Trainer, "step", step)
     assert dhm.fit(config, **options).metrics[1]["seconds"]["train"] > before
-    assert not leftover.exists()
+    assert [leftover.exists(), others.exists()] == [False, True]
 
 
 def _position(checkpoint: Path) -> int:
