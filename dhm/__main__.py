@@ -110,7 +110,7 @@ def _add_machine(command: argparse.ArgumentParser) -> None:
     command.add_argument("--runs-dir", type=Path, help="where run records are kept (default $DHM_RUNS, else runs/)")
     command.add_argument("--data-dir", type=Path, help="where data sets are (default $DHM_DATA, else data/)")
     command.add_argument("--download", action="store_true", help="fetch CIFAR-100 or torchvision's weights if missing")
-    command.add_argument("--accelerator", default="auto", help="cpu, cuda, mps or auto")
+    command.add_argument("--accelerator", default="auto", help="cpu, cuda or auto")
     command.add_argument(
         "--workers", type=int, help="processes that read streamed images (default one a core, at most 8)"
     )

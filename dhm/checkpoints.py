@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import torch
 from torch import nn
@@ -31,7 +32,7 @@ def save(path: Path, content: Mapping[str, Any]) -> None:
 @contextmanager
 def _whole(path: Path) -> Iterator[Path]:
     """A file to write beside `path`, which takes its place when all of it is on the disk."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial = path.with_name(f".{path.name}.{uuid4().hex}.partial")
     yield partial
     with open(partial, "rb") as file:
         os.fsync(file.fileno())

@@ -76,7 +76,8 @@ class Predictions:
         predicted: most probable class.
         confidence: its probability.
         nll: negative log-probability of the true class, in nats.
-        rank: how many classes are more probable than the true one; below 5 counts as right for top-5.
+        rank: how many classes come before the true one, by probability and of equals by index; below 5 counts as right
+            for top-5.
     """
 
     heads: tuple[str, ...]
@@ -141,7 +142,9 @@ def judge(logits: Mapping[str, torch.Tensor], labels: torch.Tensor) -> torch.Ten
     log_probability = F.log_softmax(block, dim=-1)
     top = log_probability.max(dim=-1)
     true = log_probability.gather(-1, labels.expand(len(block), -1)[..., None])
-    rank = (log_probability > true).sum(dim=-1)
+    # half precision leaves many logits equal: a true class that shares its place must not win it for that
+    earlier = torch.arange(block.shape[-1], device=labels.device) < labels[:, None]
+    rank = ((log_probability > true) | (log_probability == true) & earlier).sum(dim=-1)
     return torch.stack([top.indices.double(), top.values.exp(), -true[..., 0], rank.double()], dim=-1)
 
 

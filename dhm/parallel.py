@@ -11,6 +11,8 @@ from lightning_fabric.plugins.environments import LightningEnvironment
 from dhm.errors import InputError
 
 T = TypeVar("T")
+ACCELERATORS = ("auto", "cpu", "cuda")
+"""Apple's GPUs are none of them: they have no float64, in which predictions are judged and galleries searched."""
 
 
 def connect(accelerator: str, precision: str, loggers: list[Logger] | None = None) -> Fabric:
@@ -25,6 +27,10 @@ def connect(accelerator: str, precision: str, loggers: list[Logger] | None = Non
     torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
     torch.backends.cudnn.allow_tf32 = False
     torch.set_float32_matmul_precision("highest")
+    if accelerator not in ACCELERATORS:
+        raise InputError(f"the accelerator must be one of {', '.join(ACCELERATORS)}, not {accelerator!r}")
+    if accelerator == "auto":
+        accelerator = "cuda" if torch.cuda.is_available() else "cpu"
     launched = torch.distributed.is_torchelastic_launched()
     try:
         fabric = Fabric(

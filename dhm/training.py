@@ -41,7 +41,7 @@ def fit(
         runs_dir: where records are kept, see `dhm.paths.runs_dir`.
         data_dir: where data sets are, see `dhm.paths.data_dir`.
         download: fetch CIFAR-100, or torchvision's weights, if they are missing.
-        accelerator: "cpu", "cuda", "mps" or "auto".
+        accelerator: "cpu", "cuda" or "auto".
         accumulate: a batch runs as so many shards, one after the other, to fit a small device; batch norm then sees
             the shards, else nothing changes but rounding.
         workers: processes that read streamed images; by default one a core, at most 8. No result depends on it.
@@ -81,6 +81,11 @@ def _train(trainer: Trainer, record: RunRecord, progress: bool, checkpoint_every
     config, fabric, train = trainer.config, trainer.fabric, trainer.data.train
     seen = trainer.data.summary()
     at = _resume(trainer, record, seen)
+    if len(set(gather((at.epoch, at.step), fabric.world_size))) > 1:
+        raise InputError(
+            f"the processes of this run do not find the same checkpoint in {record.folder}; the folder of the run "
+            "records must be one that all hosts share"
+        )
     environment = {
         **describe(fabric.device), "devices": fabric.world_size, "accumulate": trainer.accumulate,
         "data": seen, "from": [at.epoch, at.step],
@@ -120,14 +125,16 @@ def _train(trainer: Trainer, record: RunRecord, progress: bool, checkpoint_every
             record.write_metrics(at.history)
             fabric.log_dict(_curves(at.history[-1]), step=at.epoch)
             error = main_error(errors[MAIN])
-            if at.best is None or error < main_error(at.best["heads"][MAIN]):
+            better = at.best is None or error < main_error(at.best["heads"][MAIN])
+            if better:
                 at.best = {"epoch": at.epoch, "heads": errors}
                 record.write_checkpoint("best", {"net": trainer.net.state_dict(), "epoch": at.epoch})
                 record.write_predictions("best", predictions)
             at.epoch, at.step, at.sums, at.seconds = at.epoch + 1, 0, None, {}
             if at.epoch == config.epochs:
                 record.write_predictions("last", predictions)
-            if at.epoch == config.epochs or fabric.broadcast(time.perf_counter() - saved > checkpoint_every):
+            # what is kept of the best epoch must not be ahead of where a killed run goes on
+            if better or at.epoch == config.epochs or fabric.broadcast(time.perf_counter() - saved > checkpoint_every):
                 saved = _save(trainer, record, at)
             note = f"epoch {at.epoch}, B0 error {error:.1f}%"
             if shown and at.epoch == LOOK_AFTER and know_nothing(means, len(trainer.data.classes)):

@@ -129,7 +129,7 @@ def test_estimate_says_how_long(capsys: pytest.CaptureFixture) -> None:
         ("--config nothing.json", "nothing.json is no configuration of a run"),
         ("--accelerator cuda", "the device 'cuda' cannot be used"),
         ("--ce-weights B9=2", "a loss weight is given for 'B9'"),
-        ("--accelerator tpu", "the device 'tpu' cannot be used"),
+        ("--accelerator tpu", "the accelerator must be one of auto, cpu, cuda, not 'tpu'"),
         ("--milestones -3", "milestones are epochs from 1 on, not [-3]"),
         ("--preset smoke --arch cifar_resnet resnet33", "there is no network 'resnet33'"),
         ("--arch imagenet_resnet --augment scale --workers -1", "workers must be 0 or more, not -1"),

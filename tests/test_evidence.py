@@ -65,7 +65,7 @@ def test_every_seed_is_shown(tmp_path: Path) -> None:
         record.write_metrics([{"test": {"B0": {"top1_error": error}}} for error in errors])
         record.write_json("result.json", {**record.result, "data": {"classes": 10}})
     table = evidence.by_seed(find(tmp_path), "x")
-    assert table["epochs at chance", "DHM"].tolist() == ["2", "4"]
+    assert table["epochs to leave chance", "DHM"].tolist() == ["2", "4"]
     assert table["best epoch", "DHM"].tolist() == ["50.00", "86.00"]
     assert table["last epoch", "DHM"].tolist() == ["60.00", "86.00"]
     assert set(table["last epoch", "baseline"]) == {"–"}

@@ -7,8 +7,7 @@ import pytest
 from conftest import small_config
 
 import dhm
-from dhm import paths, progress, training
-from dhm.metrics import know_nothing
+from dhm import progress, training
 from dhm.progress import Bar
 
 
@@ -83,14 +82,3 @@ def test_a_run_that_has_learned_nothing_is_told_once(
     monkeypatch.setattr(training, "know_nothing", lambda means, classes: classes == 10)
     dhm.fit(small_config(epochs=4), runs_dir=tmp_path, accelerator="cpu")
     assert capsys.readouterr().out.count("after 3 epochs all classifiers agree on the uniform prediction") == 1
-
-
-def test_knowing_nothing_is_told_from_slow_learning() -> None:
-    """By the measured runs on corrupt labels: under DHM all stood at chance after three epochs, no other did."""
-    records = list(dhm.runs.find(paths.records_dir() / "c1-corrupt-labels"))
-    if not records:
-        pytest.skip("no measured run is here")
-    for record in records:
-        early, last = (know_nothing(record.metrics[epoch]["train"], 20) for epoch in (2, -1))
-        assert early == (record.config.method == "dhm")
-        assert not last

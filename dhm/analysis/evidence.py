@@ -3,7 +3,7 @@
 import csv
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
@@ -100,13 +100,13 @@ def _gain(row: Comparison, runs: pd.DataFrame, metric: str, which: str) -> Gain:
     )
 
 
-def words(judged: Sequence[Judged], experiment: str, network: str) -> dict[str, str]:
-    """The verdicts on an experiment by the label a network's comparison has in other tables."""
-    return {
-        label(network, row.comparison.first, row.comparison.second): row.verdict
+def named(judged: Sequence[Judged], experiment: str, network: str) -> list[Judged]:
+    """The rows of an experiment with their gains under the labels a network's comparisons have in other tables."""
+    return [
+        replace(row, gain=replace(row.gain, label=label(network, row.comparison.first, row.comparison.second)))
         for row in judged
         if row.comparison.experiment == experiment
-    }
+    ]
 
 
 def table(judged: Sequence[Judged]) -> pd.DataFrame:
@@ -144,10 +144,12 @@ def by_seed(records: Iterable[RunRecord], experiment: str) -> pd.DataFrame:
             {
                 ("last epoch", config.method): f"{errors[-1]:.2f}",
                 ("best epoch", config.method): f"{min(errors):.2f}",
-                ("epochs at chance", config.method): str(waited),
+                ("epochs to leave chance", config.method): str(waited),
             }
         )
-    columns = [(figure, method) for figure in ("last epoch", "best epoch", "epochs at chance") for method in METHODS]
+    columns = [
+        (figure, method) for figure in ("last epoch", "best epoch", "epochs to leave chance") for method in METHODS
+    ]
     table = pd.DataFrame.from_dict(cells, orient="index", columns=pd.MultiIndex.from_tuples(columns))
     return table.sort_index().rename_axis("seed").rename(columns=spoken, level=1).fillna("–")
 

@@ -8,7 +8,6 @@ Beside the record itself (`dhm.runs`), what only the trained network can tell:
 """
 
 import io
-import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -51,7 +50,7 @@ def keep(record: RunRecord, records_dir: Path, data_dir: str | Path | None = Non
     for name, content in measured.items():
         target.write(name, content)
     for name in FILES:
-        shutil.copyfile(record.folder / name, target.folder / name)
+        target.write(name, (record.folder / name).read_bytes())
     return target
 
 

@@ -92,6 +92,11 @@ class Images:
             yield self.normalise(self.pixels[chosen]), self.labels[chosen]
 
 
+def upload(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """A tensor of the host on a device, without waiting for the work a GPU has still to do."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+
+
 def normalise(pixels: torch.Tensor, mean: torch.Tensor, std: torch.Tensor) -> torch.Tensor:
     """(N, 3, H, W) bytes -> floats on the scale of `mean` and `std` (3,), channels last."""
     shape = (1, 3, 1, 1)
@@ -120,11 +125,11 @@ def crop_and_flip(
         size = pixels.shape[-2], pixels.shape[-1]
         pixels = F.pad(pixels, (pad, pad, pad, pad))
     (height, width), (count, _, rows_there, columns_there), device = size, pixels.shape, pixels.device
-    top = torch.randint(0, rows_there - height + 1, (count,), generator=rng).to(device)
-    left = torch.randint(0, columns_there - width + 1, (count,), generator=rng).to(device)
-    mirrored = torch.randint(0, 2, (count, 1), generator=rng).bool().to(device)
-    rows = top[:, None] + torch.arange(height, device=device)
+    choices = rows_there - height + 1, columns_there - width + 1, 2
+    draws = torch.stack([torch.randint(0, most, (count, 1), generator=rng) for most in choices])
+    top, left, mirrored = upload(draws, device)
+    rows = top + torch.arange(height, device=device)
     columns = torch.arange(width, device=device).expand(count, width)
-    columns = left[:, None] + torch.where(mirrored, columns.flip(1), columns)
+    columns = left + torch.where(mirrored.bool(), columns.flip(1), columns)
     images = torch.arange(count, device=device)[:, None, None]
     return pixels.permute(0, 2, 3, 1)[images, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)

@@ -1,11 +1,13 @@
 """Where images come from: embedded, CIFAR-100 through torchvision, or a folder of the user's."""
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+from filelock import FileLock
 from torch.nn import functional as F
 
 from dhm import paths
@@ -144,11 +146,18 @@ def _fashion_mnist_mini(folder: Path, download: bool) -> Source:
     return _arrays(FASHION_CLASSES, **splits)
 
 
+def _download_alone(folder: Path) -> FileLock:
+    """A lock against the other processes of a run or a grid, which would write the same files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return FileLock(folder / ".download.lock")
+
+
 def _cifar100(folder: Path, download: bool) -> Source:
     from torchvision.datasets import CIFAR100
 
     try:
-        train, val = (CIFAR100(str(folder), train=part, download=download) for part in (True, False))
+        with _download_alone(folder) if download else nullcontext():
+            train, val = (CIFAR100(str(folder), train=part, download=download) for part in (True, False))
     except RuntimeError:
         raise InputError(
             f"CIFAR-100 is missing or incomplete in {folder}: put its folder cifar-100-python there, "

@@ -15,7 +15,7 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as VF
 
 from dhm.data.folders import open_image
-from dhm.data.images import Batch, normalise
+from dhm.data.images import Batch, normalise, upload
 from dhm.errors import InputError
 from dhm.randomness import generator, seed_of
 
@@ -174,5 +174,5 @@ class Streamed:
         for chosen, (block, read, unreadable) in zip(batches, loader, strict=True):
             if block is None:
                 block = torch.empty(0, 3, self.image_size, self.image_size, dtype=torch.uint8)
-            labels = self.labels[chosen[read].to(device)]
+            labels = self.labels[upload(chosen[read], device)]
             yield normalise(block.to(device, non_blocking=True), self.mean, self.std), labels, unreadable

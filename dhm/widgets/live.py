@@ -41,7 +41,7 @@ def start(record: RunRecord) -> subprocess.Popen:
     """
     record.create()
     command = [sys.executable, "-m", "dhm", "train", "--config", str(record.folder / "config.json")]
-    with open(record.folder / LOG, "w") as log:
+    with open(record.folder / LOG, "a") as log:  # another process may be training this run, and write there
         process = subprocess.Popen(
             [*command, "--runs-dir", str(record.folder.parents[1])], stdout=log, stderr=subprocess.STDOUT,
             start_new_session=True, env={**os.environ, "PYTHONPATH": _import_path()},
@@ -70,7 +70,7 @@ def unfinished(runs_dir: str | Path | None = None) -> dict[str, RunRecord]:
 
 def _written(record: RunRecord) -> float:
     """When a record was last written to."""
-    files = (record.folder / name for name in ("config.json", "env.json", "metrics.jsonl"))
+    files = (record.folder / name for name in ("config.json", "env.json", "metrics.jsonl", "last.pt"))
     return max((file.stat().st_mtime for file in files if file.is_file()), default=0.0)
 
 
