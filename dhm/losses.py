@@ -52,12 +52,16 @@ class DHMLoss(nn.Module):
         self._kept_pairs: dict[Any, tuple[list[tuple[int, int]], torch.Tensor]] = {}
 
     def forward(
-        self, logits: Mapping[str, torch.Tensor], target: torch.Tensor, active: Collection[str] | None = None
+        self,
+        logits: Mapping[str, torch.Tensor] | torch.Tensor,
+        target: torch.Tensor,
+        active: Collection[str] | None = None,
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Loss of one batch.
 
         Args:
-            logits: (N, K) for every classifier, the deepest (B0) first, then from deep to shallow.
+            logits: (N, K) for every classifier, the deepest (B0) first, then from deep to shallow; or B0's alone, which
+                is a network's answer in eval mode.
             target: class indices (N,) or probabilities (N, K).
             active: branches that take part in mimicking, all by default. B0 always does; cross-entropies stay.
 
@@ -65,6 +69,8 @@ class DHMLoss(nn.Module):
             The loss, and its terms by name without gradient: "ce/B0", ..., "kl/B0<-B1" (B0 learns from B1). In half
             precision both are computed in float32.
         """
+        if isinstance(logits, torch.Tensor):
+            logits = {MAIN: logits}
         heads = (MAIN,) if self.method == "baseline" else tuple(logits)
         # All heads as one (heads, N, K) block: each later line is one operation, however many branches there are.
         block = torch.stack([logits[head] for head in heads])

@@ -137,7 +137,10 @@ def main_error(figures: Mapping[str, float]) -> float:
 
 
 def judge(logits: Mapping[str, torch.Tensor], labels: torch.Tensor) -> torch.Tensor:
-    """One batch of logits as numbers per head and image, (heads, N, 4): predicted, confidence, nll, rank."""
+    """One batch of logits as numbers per head and image, (heads, N, 4): predicted, confidence, nll, rank.
+
+    Logits that are no numbers are an answer to no class: -1, as sure as not at all, behind all others.
+    """
     block = torch.stack([z.double() for z in logits.values()])
     log_probability = F.log_softmax(block, dim=-1)
     top = log_probability.max(dim=-1)
@@ -145,7 +148,9 @@ def judge(logits: Mapping[str, torch.Tensor], labels: torch.Tensor) -> torch.Ten
     # half precision leaves many logits equal: a true class that shares its place must not win it for that
     earlier = torch.arange(block.shape[-1], device=labels.device) < labels[:, None]
     rank = ((log_probability > true) | (log_probability == true) & earlier).sum(dim=-1)
-    return torch.stack([top.indices.double(), top.values.exp(), -true[..., 0], rank.double()], dim=-1)
+    judged = torch.stack([top.indices.double(), top.values.exp(), -true[..., 0], rank.double()], dim=-1)
+    no_answer = judged.new_tensor([-1, 0, math.nan, block.shape[-1]])
+    return torch.where(log_probability.isnan().any(dim=-1, keepdim=True), no_answer, judged)
 
 
 def collect(heads: Iterable[str], judged: torch.Tensor, labels: torch.Tensor) -> Predictions:

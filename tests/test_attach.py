@@ -328,3 +328,73 @@ def test_figures_name_stages_and_sizes() -> None:
     assert {"a title", "B0", "B1", "B2"} <= set(texts)
     axes = held_out({"a run": {"B0": [10.0, 30.0], "B1": [20.0, 25.0]}}).axes[0]
     assert [list(line.get_ydata()) for line in axes.lines] == [[10.0, 30.0], [20.0, 25.0]]
+
+
+class Idioms(nn.Module):
+    """Ways of writing a network that a branch, which is a part of it, must cope with."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1, stride=2), nn.BatchNorm2d(8), nn.ReLU())
+        self.second = nn.Sequential(nn.Conv2d(8, 16, 3, padding=1, stride=2), nn.BatchNorm2d(16), nn.ReLU())
+        self.third = nn.Sequential(nn.Conv2d(16, 16, 3, padding=1, stride=2), nn.BatchNorm2d(16), nn.ReLU())
+        self.all = nn.ModuleList([self.first, self.second, self.third])  # a second name for each
+        self.fc = nn.Linear(16, CLASSES)
+
+    def train(self, mode: bool = True) -> "Idioms":
+        super().train(mode)
+        self.first[1].eval()
+        return self
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        count, height = x.size(0), x.size(2)
+        self.feature = self.third(self.second(self.first(x)))
+        pooled = F.adaptive_max_pool2d(self.feature, (height // 16, height // 16))
+        return self.fc(pooled.mean(dim=(2, 3)).view(count, -1))
+
+
+def test_networks_written_in_many_ways() -> None:
+    """Second names, a `train` of its own, kept features, the batch's size and the image's read from the input."""
+    module = Idioms()
+    seen: list[torch.Tensor] = []
+    module.fc.register_forward_hook(lambda module, given, output: seen.append(output))
+    module(torch.rand(2, 3, 32, 32))
+    seen.clear()
+    net = dhm.attach(module, ["first"], width=1)  # at another size than that of the images below
+    assert not seen
+    logits = net.train()(images := torch.rand(4, 3, 48, 48))
+    assert len(seen) == 1
+    assert torch.equal(seen[0], logits["B0"])
+    branch = net.branches["B1"].net
+    branch.load_state_dict(module.state_dict(), strict=False)
+    answers = net.eval().all_logits(images)
+    torch.testing.assert_close(answers["B1"], answers["B0"])
+
+
+def test_branches_take_the_mode_of_their_network() -> None:
+    for mode in (True, False):
+        net = dhm.attach(sequential().train(mode))
+        assert {part.training for part in net.modules()} == {mode}
+
+
+class Blurred(nn.Module):
+    """A buffer that follows the channels and is no running statistic."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer(
+            "filter", torch.tensor([[1.0, 2, 1], [2, 4, 2], [1, 2, 1]]).div(16).expand(8, 1, 3, 3).clone()
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return F.conv2d(x, self.filter, padding=1, groups=x.shape[1])
+
+
+def test_fixed_filters_stay_what_they_are_in_a_wider_branch() -> None:
+    module = nn.Sequential(
+        nn.Conv2d(3, 8, 3, stride=2, padding=1), nn.Conv2d(8, 8, 3, stride=2, padding=1), Blurred(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, CLASSES),
+    )  # fmt: skip
+    filters = dhm.attach(module, ["0"]).branches["B1"].net[2].filter
+    assert filters.shape == (16, 1, 3, 3)
+    assert torch.equal(filters, module[2].filter[:1].expand_as(filters))

@@ -156,3 +156,10 @@ def test_wrong_settings(how: dict, sentence: str) -> None:
 def test_weight_of_a_classifier_that_is_not_there() -> None:
     with pytest.raises(dhm.InputError, match="a loss weight is given for 'B7'"):
         dhm.DHMLoss(ce_weights={"B7": 1.0})(make_logits(2), TARGET)
+
+
+def test_the_answer_of_eval_mode_has_a_cross_entropy() -> None:
+    logits, labels = torch.randn(4, 7), torch.tensor([0, 6, 3, 3])
+    total, terms = dhm.DHMLoss()(logits, labels)
+    assert torch.equal(total, F.cross_entropy(logits, labels))
+    assert terms.keys() == {"ce/B0"}

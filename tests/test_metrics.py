@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from dhm import paths
-from dhm.metrics import judge, know_nothing
+from dhm.metrics import collect, judge, know_nothing
 from dhm.runs import find
 
 
@@ -16,6 +16,13 @@ def test_equal_logits_win_nothing() -> None:
     order = logits.float().sort(dim=1, descending=True, stable=True).indices
     assert torch.equal(rank.long(), (order == labels[:, None]).int().argmax(dim=1))
     assert torch.equal(rank == 0, predicted == labels)
+
+
+def test_logits_that_are_no_numbers_are_wrong_answers() -> None:
+    logits = torch.eye(12)
+    logits[3] = torch.nan
+    found = collect(["B0"], judge({"B0": logits}, torch.arange(12)), torch.arange(12)).summary()["B0"]
+    assert found["top1_error"] == found["top5_error"] == pytest.approx(100 / 12)
 
 
 def test_knowing_nothing_is_told_from_slow_learning() -> None:

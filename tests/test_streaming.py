@@ -11,6 +11,7 @@ from torchvision.transforms import v2
 
 import dhm
 from dhm.data import Streamed, load, load_test
+from dhm.data.folders import open_image
 from dhm.data.streaming import MEAN, STD, transform
 
 
@@ -204,8 +205,15 @@ def test_embedded_set_streams_too() -> None:
 
 
 def test_gray_and_palette_images_are_read_as_colour() -> None:
-    from dhm.data.folders import open_image
-
     buffer = io.BytesIO()
     Image.new("L", (8, 8), 128).save(buffer, "PNG")
     assert open_image(io.BytesIO(buffer.getvalue())).mode == "RGB"  # type: ignore[arg-type]
+
+
+def test_sixteen_bits_keep_their_shades_and_thirty_two_are_refused(tmp_path: Path) -> None:
+    shades = np.arange(0, 65536, 256, dtype=np.uint16).reshape(16, 16)
+    Image.fromarray(shades).save(tmp_path / "grey.png")
+    assert np.array_equal(np.asarray(open_image(str(tmp_path / "grey.png")))[..., 0], shades >> 8)
+    Image.fromarray(shades.astype(np.float32)).save(tmp_path / "float.tiff")
+    with pytest.raises(dhm.InputError, match="32 bits; save it with 8 or 16"):
+        open_image(str(tmp_path / "float.tiff"))

@@ -28,7 +28,8 @@ def attach(
     A branch is made of the network's own later blocks with weights of its own, so blocks and down-samplings are the
     network's. The branch from the deepest root (B1) is `width` times as wide, the others (B2, ...) have half the blocks
     in their last stage. Where a network's code does not allow it, `AttachedNet.describe` says so. The module itself is
-    left as it is: code, weights, state dict.
+    left as it is: code, weights, state dict, modes. Stages that recompute their activations must do so with
+    `use_reentrant=False`, else no gradient of a branch passes its root.
 
     Args:
         module: a network from images (N, C, H, W) to logits (N, classes).

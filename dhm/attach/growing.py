@@ -1,5 +1,6 @@
 """Branches from a network's own later blocks: cut at the root, shortened, widened, drawn anew."""
 
+import itertools
 import math
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -31,12 +32,13 @@ def grow(module: nn.Module, trace: Trace, root: str, width: float, short: bool, 
     blocks = last_blocks(trace, root)
     surplus = blocks.removable[-(len(blocks.names) // 2) :] if short and len(blocks.names) > 1 else []
     stopped, reason = "", ""
-    for tried, dropped in dict.fromkeys([(width, tuple(surplus)), (1.0, tuple(surplus)), (1.0, ())]):
+    shapes = dict.fromkeys([(width, tuple(surplus)), (1.0, tuple(surplus)), (1.0, ())])
+    for (tried, dropped), empty in itertools.product(shapes, (True, False)):
         net = shapes_of(module).eval()
         _enter_at(net, trace, root)
         for name in dropped:
             _drop(net, name)
-        tail = Tail(net, root, trace.image)
+        tail = Tail(net, root, trace.image, empty=empty)
         fitting = Fitting(tail, trace, tried)
         try:
             fitting.run(trace.calls[root].output)
@@ -153,25 +155,30 @@ def draw(tail: Tail, module: nn.Module, rng: torch.Generator | None) -> None:
     A weight is drawn from a normal of the mean and the deviation that the network's own tensor of this name has, the
     latter divided by the square root of how many times more inputs a unit has. So branches of a fresh network start as
     its own initialisation would start them, constants as constants; of trained weights they take the scale and nothing
-    else. Running statistics start anew; other buffers are the network's.
+    else. Running statistics start anew; other buffers are the network's, repeated where they are longer here.
     """
     device = next(module.parameters()).device
     tail.to_empty(device=device)
     if device.type == "meta":
         return
-    originals = dict([*module.named_parameters(), *module.named_buffers()])
+    originals = dict([*module.named_parameters(remove_duplicate=False), *module.named_buffers(remove_duplicate=False)])
     with torch.no_grad():
         for name, parameter in tail.net.named_parameters():
             _draw_like(parameter, originals[name], rng)
         for name, buffer in tail.net.named_buffers():
-            if buffer.shape == originals[name].shape:
-                buffer.copy_(originals[name])
-            else:
-                _draw_like(buffer, originals[name], rng)
+            buffer.copy_(_repeated(originals[name], buffer.shape))
     tail.requires_grad_(True)
     for part in tail.net.modules():
         if isinstance(part, nn.modules.batchnorm._NormBase):
             part.reset_running_stats()
+
+
+def _repeated(original: torch.Tensor, shape: torch.Size) -> torch.Tensor:
+    """A tensor over and over along every dimension, up to a shape."""
+    for dimension, size in enumerate(shape):
+        index = torch.arange(size, device=original.device) % original.shape[dimension]
+        original = original.index_select(dimension, index)
+    return original
 
 
 def _draw_like(tensor: torch.Tensor, original: torch.Tensor, rng: torch.Generator | None) -> None:

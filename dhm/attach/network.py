@@ -1,6 +1,6 @@
 """Any network with side branches: it trains with them and answers without them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 import torch
@@ -35,6 +35,8 @@ class AttachedNet(nn.Module):
         self.backbone = backbone
         self.roots = {name: root for name, (root, _) in branches.items()}
         self.branches = nn.ModuleDict({name: branch for name, (_, branch) in branches.items()})
+        self.training = backbone.training  # the network keeps the modes it came with, and its branches take its own
+        _set_mode(self.branches, backbone.training)
 
     @property
     def heads(self) -> tuple[str, ...]:
@@ -65,7 +67,8 @@ class AttachedNet(nn.Module):
         for name, root in self.roots.items():
             if name not in inner:
                 raise InputError(f"branch {name}: its root {root} gave no tensor in this pass")
-            logits[name] = self.branches[name](inner[name])
+            branch = self.branches[name]
+            logits[name] = branch(inner[name], x.shape[1:]) if isinstance(branch, Tail) else branch(inner[name])
             if logits[name].shape != logits[MAIN].shape:
                 raise InputError(
                     f"branch {name} answers with the shape {tuple(logits[name].shape)}, the network itself with "
@@ -103,6 +106,12 @@ class AttachedNet(nn.Module):
         )
 
 
+def _set_mode(module: nn.Module, training: bool) -> None:
+    """Set the mode of all modules, past any `train` of their own."""
+    for part in module.modules():
+        part.training = training
+
+
 def _into(inner: dict[str, torch.Tensor], name: str) -> Callable[[nn.Module, Any, Any], None]:
     """A hook that keeps a copy of a module's output, if it is a tensor."""
 
@@ -125,16 +134,23 @@ class Tail(nn.Module):
         image: shape of an image, (C, H, W).
         width: how many times wider than the network's its last stage is.
         blocks: blocks of its last stage, and of the network's after the root.
+        empty: whether the network's code before the root runs on an empty batch, which costs least; some code needs the
+            number of images.
         note: where it departs from what was asked.
     """
 
     def __init__(
         self, net: nn.Module, root: str, image: tuple[int, ...], width: float = 1.0,
-        blocks: tuple[int, int] = (0, 0), note: str = "",
+        blocks: tuple[int, int] = (0, 0), empty: bool = True, note: str = "",
     ) -> None:  # fmt: skip
         super().__init__()
         self.net, self.root, self.image = net, root, image
-        self.width, self.blocks, self.note = width, blocks, note
+        self.width, self.blocks, self.empty, self.note = width, blocks, empty, note
+
+    def train(self, mode: bool = True) -> "Tail":
+        """The mode of all modules; a `train` of the network's own may speak of modules that are not here."""
+        _set_mode(self, mode)
+        return self
 
     @property
     def width_text(self) -> str:
@@ -145,12 +161,17 @@ class Tail(nn.Module):
         kept, of = self.blocks
         return f"{kept} of {of} blocks" if of else ""
 
-    def forward(self, representation: torch.Tensor) -> torch.Tensor:
-        """The root's output (N, C, H, W) -> logits (N, K)."""
+    def forward(self, representation: torch.Tensor, image: Sequence[int] = ()) -> torch.Tensor:
+        """The root's output (N, C, H, W) -> logits (N, K).
+
+        Args:
+            image: shape of the images it comes from, (C, H, W), for code that asks for it; by default the traced one.
+        """
         entrance = cast(Entrance, self.net.get_submodule(self.root))
         entrance.held = representation
         try:
-            return self.net(representation.new_empty((0, *self.image)))
+            batch = 0 if self.empty else len(representation)
+            return self.net(representation.new_empty((batch, *(image or self.image))))
         finally:
             entrance.held = None
 
@@ -167,7 +188,7 @@ class Entrance(nn.Module):
 
 
 class Passed(nn.Module):
-    """Stands for a module before the root: no weights, and an empty batch of what that module would give.
+    """Stands for a module before the root: no weights, and tensors without content of the shape it would give.
 
     So the network's own code runs up to the root at no cost, whatever it does between its modules.
     """
@@ -178,11 +199,11 @@ class Passed(nn.Module):
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         given = first_tensor((args, kwargs))
-        device = None if given is None else given.device
+        batch, device = (0, None) if given is None else (len(given), given.device)
 
         def empty(leaf: Any) -> Any:
             if not isinstance(leaf, torch.Tensor):
                 return leaf
-            return torch.empty((0, *leaf.shape[1:]), dtype=leaf.dtype, device=device)
+            return torch.empty((batch, *leaf.shape[1:]), dtype=leaf.dtype, device=device)
 
         return tree_map(empty, self.output)

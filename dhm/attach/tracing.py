@@ -105,12 +105,21 @@ def parents(name: str) -> Iterator[str]:
 
 
 def shapes_of(module: nn.Module) -> nn.Module:
-    """A copy whose tensors are shapes alone, on the device "meta"."""
+    """A copy whose tensors are shapes alone, on the device "meta", without the hooks that watch the original.
+
+    Hooks that run before a module stay: with them pruning and weight normalisation make its weights.
+    """
     memo: dict[int, Any] = {
         id(p): nn.Parameter(torch.empty_like(p, device="meta"), requires_grad=False) for p in module.parameters()
     }
     memo |= {id(b): torch.empty_like(b, device="meta") for b in module.buffers()}
-    return copy.deepcopy(module, memo)
+    made = (value for part in module.modules() for value in vars(part).values() if isinstance(value, torch.Tensor))
+    memo |= {id(t): torch.empty_like(t, device="meta") for t in made if t.grad_fn is not None}  # those have no copy
+    shapes = copy.deepcopy(module, memo)
+    for part in shapes.modules():
+        for watching in ("_forward_hooks", "_backward_hooks", "_backward_pre_hooks"):
+            getattr(part, watching).clear()
+    return shapes
 
 
 def trace(module: nn.Module, image_size: int | None = None, example: torch.Tensor | None = None) -> Trace:

@@ -13,7 +13,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from dhm.errors import InputError
 
-EXTENSIONS = {".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".webp"}
+EXTENSIONS = {".jpg", ".jpeg", ".jfif", ".png", ".ppm", ".bmp", ".gif", ".webp", ".tif", ".tiff"}
 LISTS = ("val.txt", "val_labels.txt", "synset_labels.txt", "imagenet_2012_validation_synset_labels.txt",
          "LOC_val_solution.csv")  # fmt: skip
 """Names a list of a flat validation folder may have, in val/ or beside it; see `flat_labels`."""
@@ -125,15 +125,19 @@ def _class_name(given: str, classes: Sequence[str], file: Path) -> str:
 
 
 def open_image(path: str) -> Image.Image:
-    """Read an image file to its end, as RGB.
+    """Read an image file to its end, as RGB of 8 bits.
 
     Raises:
-        InputError: the file is truncated, or no image.
+        InputError: the file is truncated, no image, or has pixels of 32 bits.
     """
     try:
         with Image.open(path) as image:
+            if image.mode.startswith("I;16"):  # PIL would cut its values off at 255
+                return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+            if image.mode in ("I", "F"):
+                raise ValueError("its pixels have 32 bits; save it with 8 or 16 bits a channel")
             return image.convert("RGB")
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise InputError(f"{path} is no readable image: {error}") from None
 
 
