@@ -92,7 +92,7 @@ def holm(gains: Sequence[Gain], planned: int = 0, level: float = LEVEL) -> list[
 
     Args:
         planned: rows the table will have when all of its runs are done; those to come count toward m as if they
-            were not rejected, so that a row keeps the verdict it has now.
+            were not rejected, so that a row that is decided stays so.
     """
     tested = [i for i, gain in enumerate(gains) if not math.isnan(gain.p)]
     result = list(gains)
