@@ -200,7 +200,7 @@ def _list(given: argparse.Namespace) -> None:
 def _train(given: argparse.Namespace) -> None:
     options = {"accumulate": given.accumulate, "tensorboard": given.tensorboard, **_machine(given)}
     if not given.preset and not given.config:
-        print(f"preset {presets.resolve('')}, as none is given (--preset {'|'.join(presets.PRESETS)})", file=sys.stderr)
+        print(f"preset {presets.resolve('')}, as none is given (--preset {'|'.join(presets.PRESETS)})", flush=True)
     for _ in fit_all(configs_from(given), runs_dir=given.runs_dir, **options):
         pass
 
