@@ -63,6 +63,30 @@ def test_embedded_set_is_balanced() -> None:
     assert torch.bincount(data.test.labels).tolist() == [200] * 10
 
 
+def test_tiny_imagenet_as_it_is_unpacked(tmp_path: Path) -> None:
+    """Images in train/<class>/images and val/images with val_annotations.txt; hidden files are no images."""
+    plain, unpacked = tiny_folder(tmp_path / "plain"), tmp_path / "unpacked"
+    lines = []
+    (unpacked / "val" / "images").mkdir(parents=True)
+    for file in sorted(plain.rglob("*.png")):
+        _, split, name, image = file.relative_to(tmp_path).parts
+        if split == "train":
+            place = unpacked / "train" / name / "images" / image
+            place.parent.mkdir(parents=True, exist_ok=True)
+        else:
+            place = unpacked / "val" / "images" / f"val_{len(lines):02}.png"
+            lines.append(f"{place.name}\t{name}\t0\t0\t9\t9\n")
+        file.rename(place)
+    (unpacked / "val" / "val_annotations.txt").write_text("".join(lines))
+    (unpacked / "train" / ".ipynb_checkpoints").mkdir()
+    (unpacked / "train" / "class0" / "._0.png").write_text("left by another system")
+    data = load(config(unpacked))
+    assert data.classes == tuple(f"class{c}" for c in range(6))
+    assert data.train.pixels[:, :, 0, 0].tolist() == [[c, i, 0] for c in range(6) for i in range(5)]
+    assert data.test.pixels[:, :, 0, 0].tolist() == [[c, i, 1] for c in range(6) for i in range(2)]
+    assert data.test.labels.tolist() == [c for c in range(6) for _ in range(2)]
+
+
 def test_selection_from_a_folder(tmp_path: Path) -> None:
     """Three of six classes are every second one; two training images each; the rest joins the test images."""
     data = load(config(tiny_folder(tmp_path), classes=3, train_per_class=2, test_on="val+rest"))

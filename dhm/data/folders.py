@@ -1,4 +1,8 @@
-"""Folders in the ImageNet layout: train/<class>/<image>, and val/<class>/<image> or val/<image> with a list."""
+"""Folders in the ImageNet layout: train/<class>/<image>, and val/<class>/<image> or val/<image> with a list.
+
+Images may lie deeper inside their class, as in Tiny ImageNet, whose flat validation images lie in val/images. Whatever
+begins with a dot is left out.
+"""
 
 import csv
 import os
@@ -14,8 +18,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from dhm.errors import InputError
 
 EXTENSIONS = {".jpg", ".jpeg", ".jfif", ".png", ".ppm", ".bmp", ".gif", ".webp", ".tif", ".tiff"}
-LISTS = ("val.txt", "val_labels.txt", "synset_labels.txt", "imagenet_2012_validation_synset_labels.txt",
-         "LOC_val_solution.csv")  # fmt: skip
+LISTS = ("val.txt", "val_labels.txt", "val_annotations.txt", "synset_labels.txt",
+         "imagenet_2012_validation_synset_labels.txt", "LOC_val_solution.csv")  # fmt: skip
 """Names a list of a flat validation folder may have, in val/ or beside it; see `flat_labels`."""
 
 Listed = list[tuple[str, int]]
@@ -42,7 +46,7 @@ def list_validation(folder: Path, classes: Sequence[str] = ()) -> tuple[list[str
     Args:
         classes: names to which the numbers of a list refer; by default those the list itself gives.
     """
-    flat = _images_in(folder / "val") if (folder / "val").is_dir() else []
+    flat = _flat_validation(folder / "val")
     if not flat:
         names = class_folders(folder, "val")
         return names, _in_classes(folder / "val", names)
@@ -52,11 +56,18 @@ def list_validation(folder: Path, classes: Sequence[str] = ()) -> tuple[list[str
     return names, [(path, label[name]) for path, name in zip(flat, listed, strict=True)]
 
 
+def _flat_validation(folder: Path) -> list[str]:
+    """Images of a validation folder without classes, in itself or all in its folder images/."""
+    if not folder.is_dir():
+        return []
+    return _images_in(folder / "images" if _folders_in(folder) == ["images"] else folder, deep=False)
+
+
 def class_folders(folder: Path, split: str) -> list[str]:
     """Names of the class folders of a split, sorted."""
     if not (folder / split).is_dir():
         raise InputError(f"{folder} is not in the ImageNet layout: it has no folder {split}/<class>/<image>")
-    names = sorted(entry.name for entry in os.scandir(folder / split) if entry.is_dir())
+    names = _folders_in(folder / split)
     if not names:
         raise InputError(f"{folder / split} holds no class folders")
     return names
@@ -65,15 +76,28 @@ def class_folders(folder: Path, split: str) -> list[str]:
 def _in_classes(folder: Path, classes: Sequence[str]) -> Listed:
     listed: Listed = []
     for label, name in enumerate(classes):
-        inside = _images_in(folder / name)
+        inside = _images_in(folder / name, deep=True)
         if not inside:
             raise InputError(f"{folder / name} holds no image ({', '.join(sorted(EXTENSIONS))})")
         listed += [(path, label) for path in inside]
     return listed
 
 
-def _images_in(folder: Path) -> list[str]:
-    return sorted(e.path for e in os.scandir(folder) if os.path.splitext(e.name)[1].lower() in EXTENSIONS)
+def _folders_in(folder: Path) -> list[str]:
+    return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
+
+
+def _images_in(folder: str | Path, deep: bool) -> list[str]:
+    """Paths of the images of a folder, sorted; `deep` takes those of its folders too."""
+    found: list[str] = []
+    for entry in os.scandir(folder):
+        if entry.name.startswith("."):
+            continue
+        if os.path.splitext(entry.name)[1].lower() in EXTENSIONS:
+            found.append(entry.path)
+        elif deep and entry.is_dir():
+            found += _images_in(entry.path, deep)
+    return sorted(found)
 
 
 def flat_labels(folder: Path, names: Sequence[str], classes: Sequence[str] = ()) -> list[str]:

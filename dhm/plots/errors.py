@@ -24,9 +24,10 @@ def errors(panels: Mapping[str, Samples], unit: str = "top-1 error of B0 (%)") -
             rows = [i for i, network in enumerate(networks) if (network, method) in source]
             found = [source[networks[i], method] for i in rows]
             heights = [i + 0.2 * (offset - (len(methods) - 1) / 2) for i in rows]
-            spread = [0.0 if math.isnan(sample.std) else sample.std for sample in found]
+            spread = [sample.std for sample in found]  # NaN, and no bar, where there is one run
             ax.errorbar(
-                [sample.mean for sample in found], heights, xerr=spread, fmt="o", capsize=3,
+                [sample.mean for sample in found], heights, fmt="o", capsize=3,
+                xerr=None if all(map(math.isnan, spread)) else spread,
                 color=METHODS[method], label=NAMES[method],
             )  # fmt: skip
         ax.set(
@@ -59,7 +60,7 @@ def ablation(panels: Mapping[str, Samples], variants: Sequence[str], unit: str =
                     continue
                 sample, colour = source[network, name], METHODS[method_of(name)]
                 ax.errorbar(
-                    sample.mean, row, xerr=0.0 if math.isnan(sample.std) else sample.std, fmt="o", capsize=3,
+                    sample.mean, row, xerr=sample.std, fmt="o", capsize=3,
                     color=colour, markerfacecolor="white" if name.endswith(FIXED) else colour,
                 )  # fmt: skip
                 if row == 0:
