@@ -106,4 +106,5 @@ def duration(seconds: float) -> str:
     if hours < 48:
         return f"{hours} h {minutes:02d} min"
     days = hours / 24
-    return f"{days:.1f} days" if days < 730 else f"{days / 365.25:.1f} years"
+    count, unit = (days, "days") if days < 730 else (days / 365.25, "years")
+    return f"{count:.{1 if count < 10 else 0}f} {unit}"

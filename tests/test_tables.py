@@ -17,6 +17,7 @@ from dhm.analysis.variants import method_of, spoken, variant
 from dhm.config import METHODS
 from dhm.data import load
 from dhm.evaluation import evaluate
+from dhm.flops import training_flops
 from dhm.plots.curves import accuracies
 
 
@@ -128,9 +129,29 @@ def test_gain_table_of_single_runs_tests_by_image(runs: pd.DataFrame) -> None:
 
 
 def test_costs_tell_variants_apart() -> None:
-    table = cost.scaled(recipes.table4("quick"), recipes.table4("quick")[0], 1.0, images=10_000, image_size=28)
+    table = cost.table(recipes.table4("paper"), pace=1e-11)
     assert list(table.columns[:3]) == ["baseline", "baseline, fixed scale", "DHM with B1"]
-    assert table.loc[:, "DHM with B1 & B2 & B3"].iloc[0] > table.loc[:, "DHM with B1"].iloc[0] > 0
+    all_branches, one_branch = (
+        float(table[name].iloc[0].replace(",", "")) for name in ("DHM with B1 & B2 & B3", "DHM with B1")
+    )
+    assert all_branches > one_branch > 0
+
+
+def test_pace_does_not_depend_on_the_size_of_the_images() -> None:
+    """A machine of constant speed: an image twice as high and wide takes four times as long (convolutions alone)."""
+    small = recipes.table2("paper", ["resnet18"], ["dhm"])[0].replace(dataset="fashion-mnist-mini")
+    large = small.replace(image_size=2 * small.image_size, batch_size=16)
+    flops = training_flops(small)
+    assert training_flops(large) == pytest.approx(4 * flops, rel=0.001)
+    assert cost.pace(small, small.batch_size * flops * 1e-11) == pytest.approx(1e-11)
+    assert cost.pace(large, 16 * 4 * flops * 1e-11) == pytest.approx(1e-11, rel=0.001)
+
+
+def test_pedestrians_are_half_as_wide_as_high() -> None:
+    (run, *_) = recipes.table3("paper", ["mobilenet_v1"], ["market1501"], ["dhm"])
+    drawn = run.replace(dataset="pedestrians", weights="", frozen_epochs=0)
+    pace = cost.pace(drawn, step=1.0)
+    assert 3600 * cost.hours(run, pace) == pytest.approx(12_936 / run.batch_size * run.epochs)
 
 
 def test_curves_draw_the_records(runs: pd.DataFrame) -> None:

@@ -1,37 +1,60 @@
-"""What full trainings would cost, from one that was measured."""
+"""What the paper's full trainings would cost on a machine, from one training that was measured on it."""
 
+import math
 from collections.abc import Sequence
 
 import pandas as pd
 
 from dhm.analysis.variants import names, spoken
 from dhm.config import Config
+from dhm.data.reid import PUBLISHED
 from dhm.flops import training_flops
+from dhm.presets import REID_SETS
+
+TRAINING_IMAGES = {
+    "cifar100": 50_000, "imagenet": 1_281_167, **{name: there.images["train"] for name, there in PUBLISHED.items()}
+}  # fmt: skip
 
 
-def scaled(
-    configs: Sequence[Config], measured: Config, seconds_per_image: float, images: int, image_size: int
-) -> pd.DataFrame:
-    """Hours of training of each network and method, from the seconds an image took in a measured one.
-
-    Time is taken to grow with multiply-adds, which holds to within a factor of about two between these networks.
+def pace(measured: Config, step: float) -> float:
+    """Seconds a multiply-add took in a measured training.
 
     Args:
-        configs: the runs to cost; those that differ only in their seed share a row.
-        measured, seconds_per_image: a configuration and what a training image cost in it here.
-        images, image_size: of the data set the runs would train on.
-
-    Returns:
-        a row a network, a column a method or other variant: hours of one run; and the hours of all `configs`.
+        measured: what was trained, its images of the size it names.
+        step: seconds of a step of one batch.
     """
-    rate = seconds_per_image / training_flops(measured, image_size)
-    hours: dict[tuple[str, str], float] = {}
+    return step / measured.batch_size / training_flops(measured, _size(measured))
+
+
+def hours(config: Config, pace: float) -> float:
+    """Hours of training of a run on the paper's data, its time taken to grow with multiply-adds.
+
+    Args:
+        pace: seconds a multiply-add, see `pace`.
+    """
+    work = training_flops(config, _size(config)) * TRAINING_IMAGES[config.dataset] * config.epochs
+    return pace * work / 3600
+
+
+def table(configs: Sequence[Config], pace: float) -> pd.DataFrame:
+    """`hours` of one run, a row a network, a column a method or other variant, and of all `configs`, seeds included."""
+    single: dict[tuple[str, str], float] = {}
     total: dict[str, float] = {}
     for config, name in zip(configs, names(configs), strict=True):
         key = (config.network, spoken(name))
-        if key not in hours:
-            hours[key] = rate * training_flops(config, image_size) * images * config.epochs / 3600
-        total[config.network] = total.get(config.network, 0.0) + hours[key]
-    table = pd.Series(hours).unstack(sort=False)
+        if key not in single:
+            single[key] = hours(config, pace)
+        total[config.network] = total.get(config.network, 0.0) + single[key]
+    table = pd.Series(single).unstack(sort=False)
     table["all seeds and methods"] = pd.Series(total)
-    return table.round(1)
+    return table.map(_shown)
+
+
+def _shown(hours: float) -> str:
+    return "–" if math.isnan(hours) else f"{hours:,.0f}" if hours >= 100 else f"{hours:.1f}"
+
+
+def _size(config: Config) -> int | tuple[int, int]:
+    """Pixels of a side of a run's images; height and width of pedestrians."""
+    size = config.image_size or 32
+    return (size, size // 2) if config.dataset in REID_SETS else size

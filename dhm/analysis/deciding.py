@@ -1,17 +1,11 @@
-"""What it would cost to decide a claim on the reader's machine."""
-
-from collections.abc import Iterable
+"""Which trainings decide a claim."""
 
 from dhm.analysis.claims import Claim, networks
 from dhm.analysis.shelf import TABLES
 from dhm.analysis.variants import variant
 from dhm.analysis.wrong_labels import network_at
 from dhm.config import Config
-from dhm.flops import training_flops
 from dhm.paper import PAPER_SEEDS
-from dhm.recipes import TABLE3_SETS
-
-TRAINING_IMAGES = {"cifar100": 50_000, "imagenet": 1_281_167, "market1501": 12_936, "dukemtmc-reid": 16_522}
 
 
 def runs_of(claim: Claim) -> list[Config]:
@@ -30,17 +24,3 @@ def runs_of(claim: Claim) -> list[Config]:
 def _rows(config: Config) -> set[str]:
     """What a run's network is called in the tables."""
     return {network_at(config.network, config.label_noise), f"{config.network} on {config.dataset}"}
-
-
-def hours(configs: Iterable[Config], seconds_per_multiply_add: float) -> float:
-    """Hours of training of some runs, their time taken to grow with multiply-adds (see `cost.scaled`)."""
-    work = sum(
-        training_flops(config, _size(config)) * TRAINING_IMAGES[config.dataset] * config.epochs for config in configs
-    )
-    return seconds_per_multiply_add * work / 3600
-
-
-def _size(config: Config) -> int | tuple[int, int]:
-    """Pixels of a side of a run's images; height and width of pedestrians."""
-    size = config.image_size or 32
-    return (size, size // 2) if config.dataset in TABLE3_SETS else size

@@ -5,8 +5,9 @@ from collections.abc import Iterable, Mapping, Sequence
 import pandas as pd
 from pandas.io.formats.style import Styler
 
+from dhm.analysis import cost
 from dhm.analysis.claims import Claim, Finding
-from dhm.analysis.deciding import hours, runs_of
+from dhm.analysis.deciding import runs_of
 from dhm.analysis.proofs import PROOFS
 from dhm.analysis.results import published
 from dhm.analysis.statistics import COMPARISONS, LEVEL, label, power, seeds_needed
@@ -55,11 +56,11 @@ def summary(findings: Iterable[Finding]) -> pd.DataFrame:
     return table.rename_axis(columns=None)
 
 
-def page(findings: Sequence[Finding], seconds_per_multiply_add: float) -> Styler:
+def page(findings: Sequence[Finding], pace: float) -> Styler:
     """Claims with everything that is known of them, verdicts coloured.
 
     Args:
-        seconds_per_multiply_add: of training on this machine, for what deciding a claim would cost here.
+        pace: of this machine, see `cost.pace`, for what deciding a claim would cost here.
     """
     rows = [
         {
@@ -69,7 +70,7 @@ def page(findings: Sequence[Finding], seconds_per_multiply_add: float) -> Styler
             "its own numbers": finding.carried,
             "ours": finding.ours,
             "verdict": finding.verdict,
-            "cost here": price(finding.claim, seconds_per_multiply_add),
+            "cost here": price(finding.claim, pace),
             "notebook": finding.claim.notebook,
         }
         for finding in findings
@@ -86,12 +87,12 @@ def page(findings: Sequence[Finding], seconds_per_multiply_add: float) -> Styler
     )  # fmt: skip
 
 
-def price(claim: Claim, seconds_per_multiply_add: float) -> str:
-    """Time that the runs which decide a claim take on this machine."""
+def price(claim: Claim, pace: float) -> str:
+    """Time that the runs which decide a claim take on a machine of this pace, see `cost.pace`."""
     runs = runs_of(claim)
     if not runs:
         return "seconds" if claim.kind == "same" or claim.kind in PROOFS else "–"
-    return f"{duration(3600 * hours(runs, seconds_per_multiply_add))}, {len(runs)} runs"
+    return f"{duration(3600 * sum(cost.hours(run, pace) for run in runs))}, {len(runs)} runs"
 
 
 def command(claim: Claim) -> str:
