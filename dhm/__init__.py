@@ -7,7 +7,8 @@ from dhm.errors import InputError
 from dhm.losses import DHMLoss
 from dhm.runs import RunRecord, load_runs
 from dhm.training import fit
-from dhm.zoo import create_model, list_models, load_released, load_trained
+from dhm.weights import load_released, load_trained
+from dhm.zoo import create_model, list_models
 
 __version__ = "0.1.0"
 __all__ = [

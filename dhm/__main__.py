@@ -2,7 +2,9 @@
 
 import argparse
 import dataclasses
+import inspect
 import json
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,14 +13,15 @@ from typing import Any
 import torch
 
 from dhm import paths, presets
-from dhm.config import Config
+from dhm.config import ONE_OF, Config
 from dhm.errors import InputError
 from dhm.estimate import duration, estimate
 from dhm.evaluation import evaluate
 from dhm.grid import fit_all
 from dhm.metrics import NonFiniteLoss
 from dhm.runs import RunRecord, find
-from dhm.zoo import FAMILIES, MODELS, create_model, load_released, load_trained, released_name, torchvision_label
+from dhm.weights import load_released, load_trained, released_name, torchvision_label
+from dhm.zoo import FAMILIES, MODELS, create_model
 
 GRID = ("arch", "seed", "method")  # settings that may be given several values at once
 LISTS = ("milestones",)
@@ -54,6 +57,7 @@ def parser() -> argparse.ArgumentParser:
     _add_settings(command)
     _add_machine(command)
     _add_accumulate(command)
+    command.add_argument("--runs-dir", type=Path, help="where run records are kept (default $DHM_RUNS, else runs/)")
     command.add_argument("--tensorboard", action="store_true", help="curves for TensorBoard, in the record's folder")
     command.set_defaults(run=_train)
 
@@ -98,16 +102,24 @@ def _add_settings(command: argparse.ArgumentParser) -> None:
     command.add_argument("--preset", default="", help=f"settings to start from: {', '.join(presets.PRESETS)}")
     command.add_argument("--config", type=Path, help="a config.json to start from instead of a preset")
     group = command.add_argument_group("settings of a run (dhm.Config); arch, method and seed take several values")
+    explained = _explained()
     for field in dataclasses.fields(Config):
         several = "+" if field.name in GRID else "*" if field.name in (*LISTS, *MAPPINGS) else None
+        value = f"{{{','.join(ONE_OF[field.name])}}}" if field.name in ONE_OF else "VALUE"
         group.add_argument(
-            f"--{field.name.replace('_', '-')}", nargs=several,
-            metavar="NAME=VALUE" if field.name in MAPPINGS else "VALUE",
+            f"--{field.name.replace('_', '-')}", nargs=several, help=explained.get(field.name, "").replace("%", "%%"),
+            metavar="NAME=VALUE" if field.name in MAPPINGS else value,
         )  # fmt: skip
 
 
+def _explained() -> dict[str, str]:
+    """What the documentation of `Config` says of each field."""
+    text = inspect.getdoc(Config) or ""  # none under python -OO
+    entries = re.findall(r"^    (\w+(?:, \w+)*): (.+(?:\n {8}.+)*)", text, re.MULTILINE)
+    return {name: " ".join(words.split()) for names, words in entries for name in names.split(", ")}
+
+
 def _add_machine(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--runs-dir", type=Path, help="where run records are kept (default $DHM_RUNS, else runs/)")
     command.add_argument("--data-dir", type=Path, help="where data sets are (default $DHM_DATA, else data/)")
     command.add_argument("--download", action="store_true", help="fetch CIFAR-100 or torchvision's weights if missing")
     command.add_argument("--accelerator", default="auto", help="cpu, cuda or auto")
@@ -122,8 +134,10 @@ def _add_accumulate(command: argparse.ArgumentParser) -> None:
     )
 
 
-def _value(text: str) -> Any:
-    """A setting as it is written on the command line: JSON where it is JSON, else a word."""
+def _value(text: str, kind: Any = Any) -> Any:
+    """A setting as it is written on the command line: where it need not be a word, what it is in JSON."""
+    if kind is str:
+        return text
     try:
         return json.loads(text)
     except ValueError:
@@ -138,33 +152,35 @@ def configs_from(given: argparse.Namespace, preset: str = "") -> list[Config]:
     if given.config and given.preset:
         raise InputError("give a preset or a config to start from, not both")
     changes: dict[str, Any] = {}
-    for name in _settings(given):
-        text = getattr(given, name)
-        if name in MAPPINGS:
-            changes[name] = {key: _value(value) for key, _, value in (item.partition("=") for item in text)}
+    for field in _settings(given):
+        text = getattr(given, field.name)
+        if field.name in MAPPINGS:
+            changes[field.name] = {key: _value(value) for key, _, value in (item.partition("=") for item in text)}
+        elif isinstance(text, list):
+            changes[field.name] = [_value(item, field.type) for item in text]
         else:
-            changes[name] = [_value(item) for item in text] if isinstance(text, list) else _value(text)
+            changes[field.name] = _value(text, field.type)
     start = _read_config(given.config) if given.config else {}
     architectures, seeds, methods = (
         changes.pop(name, [start.get(name, default)])
         for name, default in (("arch", "cifar_resnet"), ("seed", 0), ("method", "dhm"))
     )
     dataset = changes.get("dataset", "")
-    epochs = changes.pop("epochs", None)
-    fixed = {name: changes[name] for name in ("milestones", "frozen_epochs") if name in changes}
-    configs = [
-        Config.from_dict(
-            {**(start or presets.settings(given.preset or preset, arch, method, dataset)), **changes,
-             "arch": arch, "method": method, "seed": seed}
-        )
+
+    def begin(arch: str, method: str) -> dict[str, Any]:
+        """What the changes are made to: the preset or config in the epochs asked for."""
+        values = start or presets.settings(given.preset or preset, arch, method, dataset)
+        return Config.from_dict(values).lasting(changes["epochs"]).to_dict() if "epochs" in changes else values
+
+    return [
+        Config.from_dict({**begin(arch, method), **changes, "arch": arch, "method": method, "seed": seed})
         for arch in architectures for seed in seeds for method in methods
     ]  # fmt: skip
-    return configs if epochs is None else [config.lasting(epochs).replace(**fixed) for config in configs]
 
 
-def _settings(given: argparse.Namespace) -> list[str]:
-    """Names of the settings a command line gives."""
-    return [field.name for field in dataclasses.fields(Config) if getattr(given, field.name) is not None]
+def _settings(given: argparse.Namespace) -> list[dataclasses.Field]:
+    """The settings a command line gives."""
+    return [field for field in dataclasses.fields(Config) if getattr(given, field.name) is not None]
 
 
 def _read_config(file: Path) -> dict[str, Any]:
@@ -220,8 +236,10 @@ def _evaluate(given: argparse.Namespace) -> None:
     print(f"{'network':<20}{'weights':<44} {'images':>8}  {'head':<6}{'top-1':>8}{'top-5':>8}{'nll':>8}{'ece':>8}")
     for path in given.paths:
         if path.is_dir():
-            if settings := _settings(given):
-                raise InputError(f"{path} is a run record and has its settings in itself; leave out {settings[0]}")
+            asked = [name for name in ("preset", "config") if getattr(given, name)]
+            asked += [field.name for field in _settings(given)]
+            if asked:
+                raise InputError(f"{path} is a run record and has its settings in itself; leave out {asked[0]}")
             record = RunRecord.read(path)
             config, net, label = (
                 record.config,
@@ -230,7 +248,9 @@ def _evaluate(given: argparse.Namespace) -> None:
             )
         else:
             arch = given.arch or [released_name(path)]
-            config = configs_from(argparse.Namespace(**{**vars(given), "arch": arch}), preset="paper")[0]
+            config, *others = configs_from(argparse.Namespace(**{**vars(given), "arch": arch}), preset="paper")
+            if others:
+                raise InputError(f"{path} holds one network; give one arch, method and seed, or none")
             net, label = load_released(path, config.arch, **config.options), torchvision_label(path) or path.name
         predictions = evaluate(
             net, config, data_dir=given.data_dir, download=given.download, accelerator=given.accelerator,

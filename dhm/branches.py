@@ -1,8 +1,11 @@
 """Side branches, and the network that trains with them and answers without them."""
 
-from collections.abc import Mapping, Sequence
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import nn
@@ -16,6 +19,20 @@ IMAGE = -1
 """Root of a branch that starts from the image itself: a whole network of its own, which shares nothing."""
 
 
+def check_name(name: Any) -> None:
+    """See that a side branch can be called so.
+
+    Raises:
+        InputError: it is the main branch's name, no identifier, or taken by `nn.ModuleDict`, which keeps the branches.
+    """
+    if not isinstance(name, str) or not name.isidentifier() or name == MAIN or hasattr(nn.ModuleDict(), name):
+        raise InputError(f"a branch cannot be called {name!r}: take B1, B2, ... ({MAIN} is the main branch)")
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
 @dataclass(frozen=True)
 class BranchSpec:
     """A side branch in words.
@@ -26,6 +43,9 @@ class BranchSpec:
             stands for the image).
         depths: building blocks in each of the branch's own later stages; empty for a bare classifier.
         width: how many times wider than the backbone's its stages are.
+
+    Raises:
+        InputError: a value of another type, or one no network can have.
     """
 
     name: str
@@ -34,11 +54,15 @@ class BranchSpec:
     width: float = 1.0
 
     def __post_init__(self) -> None:
+        check_name(self.name)
+        if not _is_count(self.root):
+            raise InputError(f"branch {self.name}: root must be the whole number of a stage, not {self.root!r}")
+        if not isinstance(self.depths, list | tuple) or not all(map(_is_count, self.depths)):
+            raise InputError(f"branch {self.name}: depths must be a list of whole numbers, not {self.depths!r}")
+        number = isinstance(self.width, int | float) and not isinstance(self.width, bool)
+        if not number or not 0 < self.width < math.inf:
+            raise InputError(f"branch {self.name}: width must be a positive number, not {self.width!r}")
         object.__setattr__(self, "depths", tuple(self.depths))
-        if self.name == MAIN or not self.name.isidentifier():
-            raise InputError(f"a branch cannot be called {self.name!r}: take B1, B2, ... ({MAIN} is the main branch)")
-        if self.width <= 0:
-            raise InputError(f"branch {self.name}: width must be positive, not {self.width}")
 
     @property
     def shared(self) -> int:
@@ -74,29 +98,76 @@ def twin(blueprint: Blueprint) -> BranchSpec:
     return BranchSpec("twin", IMAGE, blueprint.depths)
 
 
-class BranchedNet(nn.Module):
-    """A backbone with side branches.
+@contextmanager
+def answering(net: nn.Module) -> Iterator[None]:
+    """Eval mode for a while; afterwards every module is in the mode it had, an error or none."""
+    modes = {module: module.training for module in net.modules()}
+    net.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():  # one by one, since `net.train` would give all of them the same
+            module.training = mode
 
-    In training mode a call answers with the logits of every classifier, {"B0": (N, K), "B1": ...}: B0 (the
-    deepest) first, then by root from deep to shallow. In eval mode it answers with B0's logits alone and runs no
-    branch.
+
+Backbone = TypeVar("Backbone", bound=nn.Module)
+Root = TypeVar("Root", int, str)
+
+
+class BranchingNet(nn.Module, ABC, Generic[Backbone, Root]):
+    """A network that trains with side branches and answers without them.
+
+    In training mode a call answers with the logits of every classifier, {"B0": (N, K), "B1": ...}, the deepest (B0)
+    first. In eval mode it answers as the backbone does and runs no branch.
 
     Args:
         backbone: the network, left as it is.
-        branches: name -> (root, module from the root's representation to logits).
+        branches: name -> (root, module from the root's representation to logits), the deepest first.
+
+    Raises:
+        InputError: a name no branch can have.
     """
 
-    def __init__(self, backbone: StagedNet, branches: Mapping[str, tuple[int, nn.Module]]) -> None:
+    def __init__(self, backbone: Backbone, branches: Mapping[str, tuple[Root, nn.Module]]) -> None:
         super().__init__()
+        for name in branches:
+            check_name(name)
         self.backbone = backbone
-        by_depth = sorted(branches, key=lambda name: -branches[name][0])
-        self.roots = {name: branches[name][0] for name in by_depth}
-        self.branches = nn.ModuleDict({name: branches[name][1] for name in by_depth})
+        self.roots: dict[str, Root] = {name: root for name, (root, _) in branches.items()}
+        self.branches = nn.ModuleDict({name: branch for name, (_, branch) in branches.items()})
 
     @property
     def heads(self) -> tuple[str, ...]:
         """Names of all classifiers in the order of the logits."""
         return (MAIN, *self.roots)
+
+    @abstractmethod
+    def all_logits(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Images (N, C, H, W) -> logits (N, K) of every classifier, in either mode."""
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor] | torch.Tensor:
+        return self.all_logits(x) if self.training else self.backbone(x)
+
+    def main_only(self) -> Backbone:
+        """The plain backbone, sharing its weights with this network."""
+        return self.backbone
+
+    def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
+        """Parameters by owner; the trunk that branches share belongs to B0."""
+        owners: dict[str, nn.Module] = {MAIN: self.backbone, **self.branches}
+        return {name: list(module.parameters()) for name, module in owners.items()}
+
+
+class BranchedNet(BranchingNet[StagedNet, int]):
+    """A network of the paper with side branches: its roots are stages, and its branches ordered by them.
+
+    Args:
+        backbone: the network, left as it is.
+        branches: name -> (root, module from the root's representation to logits), in any order.
+    """
+
+    def __init__(self, backbone: StagedNet, branches: Mapping[str, tuple[int, nn.Module]]) -> None:
+        super().__init__(backbone, dict(sorted(branches.items(), key=lambda branch: -branch[1][0])))
 
     def all_logits(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
         """Images (N, C, H, W) -> logits (N, K) of every classifier, in either mode."""
@@ -110,25 +181,13 @@ class BranchedNet(nn.Module):
         """What a branch can start from, by root: the images, the stem's output, every stage's output."""
         return dict(enumerate([x, *self.backbone.representations(x)], start=IMAGE))
 
-    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor] | torch.Tensor:
-        return self.all_logits(x) if self.training else self.backbone(x)
-
     def features(self, x: torch.Tensor) -> torch.Tensor:
         """Images -> B0's descriptor before its classifier, (N, features)."""
         return self.backbone.features(x)
 
-    def main_only(self) -> StagedNet:
-        """The plain backbone, sharing its weights with this network."""
-        return self.backbone
-
     def body(self) -> nn.ModuleList:
         """B0 but for its classifier: what pre-trained weights are put into."""
         return nn.ModuleList([self.backbone.stem, *self.backbone.stages, self.backbone.head[:-1]])
-
-    def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
-        """Parameters by owner; the trunk that branches share belongs to B0."""
-        owners = {MAIN: self.backbone, **self.branches}
-        return {name: list(module.parameters()) for name, module in owners.items()}
 
 
 def check(blueprint: Blueprint, specs: Sequence[BranchSpec]) -> None:

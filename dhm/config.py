@@ -1,5 +1,6 @@
 """What a run is: every choice that can change its result, and nothing that cannot."""
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -8,6 +9,7 @@ import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from dhm.errors import InputError
@@ -17,7 +19,7 @@ STREAMED = ("scale", "fixed_scale")
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 METHODS = ("baseline", "dsl", "dhm")
 DIRECTIONS = ("both", "top_down", "bottom_up")
-_ONE_OF = {
+ONE_OF = {
     "method": METHODS,
     "direction": DIRECTIONS,
     "test_on": ("val", "val+rest"),
@@ -25,6 +27,7 @@ _ONE_OF = {
     "precision": PRECISIONS,
     "optimizer": ("sgd", "amsgrad"),
 }
+"""What a field may be, where the choices are few."""
 _AT_LEAST = {
     "epochs": 1, "frozen_epochs": 0, "batch_size": 1, "seed": 0, "image_size": 8, "classes": 2, "train_per_class": 1,
 }  # fmt: skip
@@ -38,13 +41,17 @@ class Config:
 
     Attributes:
         experiment: folder of the run record; not part of the run's identity.
-        arch, options: network by name (`dhm.list_models()`, or a family) and the family's parameters.
+        arch: network by name: of `dhm.list_models()`, or a family.
+        options: the family's parameters.
         branches: "paper", "none", "twin" (a second network that shares nothing), or a list of branch specifications.
         method: "baseline" trains the plain network, "dsl" all classifiers, "dhm" with mimicking as well.
         isolated: the branch that "baseline" trains, with the trunk below it as a network of its own (Table 5).
-        direction, temperature, ce_weights, mimic_weights, label_smoothing: see `dhm.DHMLoss`.
+        direction: of the mimicking: "top_down" if the deeper classifier teaches the shallower. See `dhm.DHMLoss`.
+        temperature: of the probabilities that are mimicked.
+        ce_weights, mimic_weights: factors of loss terms, 1 by default, by the names "B0" and "B0<-B1".
         mimic_probability: of each side branch to take part in the mimicking of an epoch (appendix D); below 1 the
             branches are drawn anew for every epoch, and cross-entropies stay.
+        label_smoothing: of the cross-entropies.
         dataset: "fashion-mnist-mini", "cifar100", "market1501", "dukemtmc-reid", "pedestrians" (re-identification),
             a folder inside the data directory, or a path.
         image_size: pixels of a side; None keeps the data set's own.
@@ -59,7 +66,9 @@ class Config:
         weights: what B0 starts from but for its classifier: "imagenet" for torchvision's, a file, or nothing.
         frozen_epochs: the first so many of the epochs train only the layers that came without `weights`.
         optimizer: "sgd", or "amsgrad" (section 4.2), whose betas are momentum and 0.999.
-        epochs, batch_size, lr, momentum, weight_decay: `batch_size` is the sum over all devices.
+        epochs: passes over the training images.
+        batch_size: images a step, the sum over all devices.
+        lr, momentum, weight_decay: of the optimizer.
         milestones, gamma: the learning rate is multiplied by gamma at the start of these epochs, counted from 0.
         precision: "32-true" (IEEE float32, no TF32), "bf16-mixed" or "16-mixed".
         seed: of the first weights, the order of the images and their augmentation.
@@ -99,15 +108,13 @@ class Config:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if isinstance(self.milestones, list):
-            object.__setattr__(self, "milestones", tuple(self.milestones))
         for name, kind in typing.get_type_hints(type(self)).items():
             value = getattr(self, name)
-            if not _fits(value, kind):
-                raise InputError(f"{name} must be {_describe(kind)}, not {value!r}")
-            if kind is float:  # so that 1 and 1.0 are one run
-                object.__setattr__(self, name, float(value))
-        for name, choices in _ONE_OF.items():
+            try:
+                object.__setattr__(self, name, _fitted(value, kind))
+            except TypeError:
+                raise InputError(f"{name} must be {_describe(kind)}, not {value!r}") from None
+        for name, choices in ONE_OF.items():
             if getattr(self, name) not in choices:
                 raise InputError(f"{name} must be one of {', '.join(choices)}, not {getattr(self, name)!r}")
         for name, least in _AT_LEAST.items():
@@ -115,14 +122,14 @@ class Config:
             if value is not None and value < least:
                 raise InputError(f"{name} must be at least {least}, not {value}")
         for name in _POSITIVE:
-            if not 0 < getattr(self, name) < math.inf:
+            if getattr(self, name) <= 0:
                 raise InputError(f"{name} must be a positive number, not {getattr(self, name)}")
         for name in _SHARES:
             if not 0 <= getattr(self, name) < 1:
                 raise InputError(f"{name} must be in [0, 1), not {getattr(self, name)}")
         if not 0 <= self.mimic_probability <= 1:
             raise InputError(f"mimic_probability must be in [0, 1], not {self.mimic_probability}")
-        if not 0 <= self.weight_decay < math.inf:
+        if self.weight_decay < 0:
             raise InputError(f"weight_decay must not be negative, not {self.weight_decay}")
         if self.test_on == "val+rest" and self.train_per_class is None:
             raise InputError('test_on "val+rest" needs train_per_class, since all training images are used without it')
@@ -143,6 +150,11 @@ class Config:
     def streamed(self) -> bool:
         """Whether images are read when they are needed, not kept in memory."""
         return self.augment in STREAMED
+
+    @property
+    def dataset_name(self) -> str:
+        """The data set wherever it stands on a disk: its folder's name where it is given by a path."""
+        return Path(self.dataset).name
 
     def to_dict(self) -> dict[str, Any]:
         """The configuration in JSON's types."""
@@ -198,30 +210,38 @@ class Config:
         return self.lr * self.gamma ** sum(epoch >= milestone for milestone in self.milestones)
 
 
-def _fits(value: Any, kind: Any) -> bool:
+def _fitted(value: Any, kind: Any) -> Any:
+    """A value as a field of this kind holds it, so that 1 and 1.0, a list and a tuple are one run.
+
+    Raises:
+        TypeError: it does not fit, or a number in it is not finite.
+    """
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    finite = not isinstance(value, float) or math.isfinite(value)
     if origin is types.UnionType:
-        return any(_fits(value, argument) for argument in arguments)
-    if origin in (Mapping, dict):
-        return isinstance(value, Mapping) and all(
-            _fits(k, arguments[0]) and _fits(v, arguments[1]) for k, v in value.items()
-        )
-    if origin in (list, tuple):
-        return isinstance(value, origin) and all(_fits(item, arguments[0]) for item in value)
-    if kind is Any:
-        return True
-    if kind is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
+        for argument in arguments:
+            with contextlib.suppress(TypeError):
+                return _fitted(value, argument)
+    elif origin in (Mapping, dict) and isinstance(value, Mapping):
+        return {_fitted(k, arguments[0]): _fitted(v, arguments[1]) for k, v in value.items()}
+    elif origin in (list, tuple) and isinstance(value, list | tuple):
+        return origin(_fitted(item, arguments[0]) for item in value)
+    elif kind is Any and finite:
+        return value
+    elif kind is float and finite and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    elif kind in (int, str, bool, type(None)) and isinstance(value, kind) and (kind is bool) == isinstance(value, bool):
+        return value
+    raise TypeError
 
 
 def _describe(kind: Any) -> str:
-    words = {int: "an integer", float: "a number", str: "a word", bool: "true or false", type(None): "nothing"}
+    words = {int: "an integer", float: "a finite number", str: "a word", bool: "true or false", type(None): "nothing"}
     if kind in words:
         return words[kind]
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin in (list, tuple):
         return f"a list whose items are each {_describe(arguments[0])}"
     if origin in (Mapping, dict):
-        return "a mapping from names to values"
+        return f"a mapping from names to finite {'numbers' if arguments[1] is float else 'values'}"
     return " or ".join(_describe(argument) for argument in arguments)

@@ -9,6 +9,7 @@ import torch
 
 from dhm.config import Config
 from dhm.errors import InputError
+from dhm.evaluation import batch_size
 from dhm.parallel import connect
 from dhm.timing import Stopwatch
 from dhm.trainer import Trainer, prepare
@@ -43,7 +44,7 @@ class Estimate:
 
 
 def estimate(config: Config, steps: int = 10, accelerator: str = "auto", **machine: Any) -> Estimate:
-    """Measure `steps` training steps and a test batch of a configuration; nothing is kept.
+    """Measure `steps` training steps and test batches of a configuration; nothing is kept.
 
     Args:
         accelerator: as for `dhm.fit`.
@@ -68,7 +69,7 @@ def estimate(config: Config, steps: int = 10, accelerator: str = "auto", **machi
         _wait(device)
         watch.lap("train")
         memory = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0
-        test = _test_seconds(trainer)
+        test = _test_seconds(trainer, steps)
     total = config.epochs * train.steps(config.batch_size)
     seconds = total * watch.seconds["train"] / steps + config.epochs * test
     return Estimate(
@@ -76,17 +77,29 @@ def estimate(config: Config, steps: int = 10, accelerator: str = "auto", **machi
     )
 
 
-def _test_seconds(trainer: Trainer, batch: int = 100) -> float:
-    """Seconds of a test of every classifier on all test images, from one batch."""
-    images, _ = next(trainer.data.test.test_batches(batch))
-    trainer.net.eval()
+def _test_seconds(trainer: Trainer, steps: int) -> float:
+    """Seconds of a test on all test images, from `steps` batches read and answered as `dhm.evaluation` does, and from
+    a whole search where the images are tested by one."""
+    net, images, device = trainer.net.eval(), trainer.data.test, trainer.fabric.device
+    answer = net.all_logits if images.task is None else net.features
+    passes = (images.test_batches(batch_size(images)) for _ in itertools.count())
+    batches = itertools.chain.from_iterable(passes)
+    seen = 0
     with torch.no_grad(), trainer.fabric.autocast():
-        for _ in range(2):  # the first is not counted: a device prepares what it has not run before
-            _wait(trainer.fabric.device)
+        answer(next(batches)[0])  # not counted: a device prepares what it has not run before
+        _wait(device)
+        start = time.perf_counter()
+        for batch, _ in itertools.islice(batches, steps):
+            answer(batch)
+            seen += len(batch)
+        _wait(device)
+        seconds = (time.perf_counter() - start) * len(images) / seen
+        if images.task is not None:
+            features = torch.randn(len(images), net.backbone.classifier.in_features).to(device)
             start = time.perf_counter()
-            trainer.net.all_logits(images)
-            _wait(trainer.fabric.device)
-    return (time.perf_counter() - start) * len(trainer.data.test) / len(images)
+            images.task.rank(features)
+            seconds += time.perf_counter() - start
+    return seconds
 
 
 def _wait(device: torch.device) -> None:

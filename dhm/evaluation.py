@@ -22,7 +22,7 @@ def find_people(net: BranchedNet, images: ImageSet, rank: int = 0, world: int = 
     task = images.task
     assert task is not None
     net.eval()
-    described = [net.features(batch).float() for batch, _ in images.test_batches(_batch(images), rank, world)]
+    described = [net.features(batch).float() for batch, _ in images.test_batches(batch_size(images), rank, world)]
     mine = torch.cat(described) if described else torch.empty(0, net.backbone.classifier.in_features)
     features = interleave([part[None] for part in gather(mine.cpu(), world)])[0].to(images.labels.device)
     return Found(MAIN, task.rank(features))
@@ -35,7 +35,7 @@ def predict(net: BranchedNet, images: ImageSet, rank: int = 0, world: int = 1) -
     Of several processes each judges its share of the images, none twice; all return the whole table.
     """
     net.eval()
-    batches = images.test_batches(_batch(images), rank, world)
+    batches = images.test_batches(batch_size(images), rank, world)
     judged = [judge(net.all_logits(batch), labels) for batch, labels in batches]
     mine = torch.cat(judged, dim=1) if judged else torch.empty(len(net.heads), 0, 4, dtype=torch.float64)
     return collect(net.heads, interleave(gather(mine.cpu(), world)), images.labels)
@@ -46,8 +46,8 @@ def answers(net: BranchedNet, images: ImageSet, rank: int = 0, world: int = 1) -
     return predict(net, images, rank, world) if images.task is None else find_people(net, images, rank, world)
 
 
-def _batch(images: ImageSet) -> int:
-    """Images that fit a device at once."""
+def batch_size(images: ImageSet) -> int:
+    """Test images that are run at once, so that they fit their device."""
     return 100 if images.labels.device.type == "cpu" else 1000 if images.image_size <= 64 else 250
 
 

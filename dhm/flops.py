@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from dhm.branches import MAIN, BranchedNet
+from dhm.branches import MAIN, BranchedNet, answering
 from dhm.config import Config
 from dhm.zoo import network_of
 
@@ -23,9 +23,7 @@ def flops(net: BranchedNet, image_size: int | tuple[int, int] = 32) -> dict[str,
     Inference runs B0 alone. A network on the device "meta" is counted without computing. Torch's counter takes a
     multiply-add for two operations; here it is one.
     """
-    was_training = net.training
-    net.eval()
-    with torch.no_grad():
+    with answering(net), torch.no_grad():
         image = blank(net.backbone, image_size)
         inner = net.representations(image)
         parts: dict[str, tuple[nn.Module, torch.Tensor]] = {MAIN: (net.backbone, image)}
@@ -35,16 +33,13 @@ def flops(net: BranchedNet, image_size: int | tuple[int, int] = 32) -> dict[str,
             with FlopCounterMode(display=False) as counter:
                 module(x)
             counts[name] = counter.get_total_flops() // 2
-    net.train(was_training)
     return counts
 
 
 def inference_flops(net: BranchedNet, image_size: int | tuple[int, int] = 32) -> int:
     """Multiply-adds of one image through the network in eval mode, counted as `flops` counts them."""
-    was_training = net.training
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        net.eval()(blank(net, image_size))
-    net.train(was_training)
+    with answering(net), torch.no_grad(), FlopCounterMode(display=False) as counter:
+        net(blank(net, image_size))
     return counter.get_total_flops() // 2
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from dhm.config import Config
 from dhm.errors import RunBusy
+from dhm.flops import NETWORK
 from dhm.progress import Bar
 from dhm.runs import RunRecord
 from dhm.trainer import check_network
@@ -21,7 +22,7 @@ def fit_all(configs: Sequence[Config], **options: Any) -> Iterator[RunRecord]:
         **options: as for `dhm.fit`.
     """
     to_train = [config for config in configs if RunRecord.of(config, options.get("runs_dir")).result is None]
-    for config in {(c.network, c.method, c.isolated, str(c.branches)): c for c in to_train}.values():
+    for config in {str([getattr(c, name) for name in NETWORK]): c for c in to_train}.values():
         check_network(config)  # a wrong name in the last run is told before the first
     with Bar("all runs", len(configs), "run", shown=options.get("progress", True) and len(configs) > 1) as bar:
         for number, config in enumerate(configs, start=1):

@@ -49,6 +49,7 @@ class DHMLoss(nn.Module):
         self.method, self.direction, self.temperature = method, direction, float(temperature)
         self.ce_weights, self.mimic_weights = dict(ce_weights or {}), dict(mimic_weights or {})
         self.label_smoothing = label_smoothing
+        self._checked: set[tuple[str, ...]] = set()
         self._kept_pairs: dict[Any, tuple[list[tuple[int, int]], torch.Tensor]] = {}
 
     def forward(
@@ -68,9 +69,15 @@ class DHMLoss(nn.Module):
         Returns:
             The loss, and its terms by name without gradient: "ce/B0", ..., "kl/B0<-B1" (B0 learns from B1). In half
             precision both are computed in float32.
+
+        Raises:
+            InputError: as `check`; B0 alone, the answer of eval mode, leaves the weights of other classifiers unused.
         """
         if isinstance(logits, torch.Tensor):
             logits = {MAIN: logits}
+        elif tuple(logits) not in self._checked:
+            self.check(tuple(logits))
+            self._checked.add(tuple(logits))
         heads = (MAIN,) if self.method == "baseline" else tuple(logits)
         # All heads as one (heads, N, K) block: each later line is one operation, however many branches there are.
         block = torch.stack([logits[head] for head in heads])
@@ -110,7 +117,6 @@ class DHMLoss(nn.Module):
             mimicking = [i for i, head in enumerate(heads) if head == MAIN or active is None or head in active]
             allowed = {"both": lambda q, p: True, "top_down": lambda q, p: p < q, "bottom_up": lambda q, p: p > q}
             pairs = [(q, p) for q in mimicking for p in mimicking if q != p and allowed[self.direction](q, p)]
-            self.check(heads)
             weights = torch.zeros(len(heads), len(heads), dtype=torch.float64)
             for q, p in pairs:
                 weights[q, p] = self.mimic_weights.get(f"{heads[q]}<-{heads[p]}", 1.0)

@@ -136,6 +136,11 @@ def main_error(figures: Mapping[str, float]) -> float:
     return figures["top1_error"] if "top1_error" in figures else 100 - figures["mAP"]
 
 
+def error_name(figures: Mapping[str, float]) -> str:
+    """What `main_error` is of these figures: "error" or, of a search, "100 − mAP"."""
+    return "error" if "top1_error" in figures else "100 − mAP"
+
+
 def judge(logits: Mapping[str, torch.Tensor], labels: torch.Tensor) -> torch.Tensor:
     """One batch of logits as numbers per head and image, (heads, N, 4): predicted, confidence, nll, rank.
 

@@ -44,10 +44,8 @@ def run_notebook(name: str, parameters: Mapping[str, str], output: Path | None =
     import papermill
     from papermill.exceptions import PapermillExecutionError
 
-    name = name.removesuffix(".ipynb")
-    if name not in list_notebooks():
-        raise InputError(f"there is no notebook {name!r}; there are {', '.join(list_notebooks()) or 'none'}")
-    source = paths.root() / "notebooks" / f"{name}.ipynb"
+    source = _source(name)
+    name = source.stem
     known = papermill.inspect_notebook(source)
     values = {}
     for parameter, text in parameters.items():
@@ -85,8 +83,8 @@ def refresh(name: str) -> Path:
     """Execute a notebook as it stands and put its outputs into the committed file, for those who maintain it."""
     import nbformat
 
-    executed = run_notebook(name, {}, paths.runs_dir() / "notebooks" / f"{name}.ipynb")
-    notebook = nbformat.read(executed, as_version=4)
+    target = _source(name)
+    notebook = nbformat.read(run_notebook(name, {}), as_version=4)
     for trace in ("papermill", "widgets"):
         notebook.metadata.pop(trace, None)
     for cell in notebook.cells:
@@ -97,9 +95,20 @@ def refresh(name: str) -> Path:
             for output in cell.outputs:  # a widget dies with its kernel
                 if output.get("data", {}).pop(WIDGET, None):
                     output.data["text/plain"] = "(controls appear here when this cell is run)"
-    target = paths.root() / "notebooks" / f"{name}.ipynb"
     nbformat.write(notebook, target)
     return target
+
+
+def _source(name: str) -> Path:
+    """The committed file of a notebook, named with or without .ipynb.
+
+    Raises:
+        InputError: there is no such notebook.
+    """
+    name = name.removesuffix(".ipynb")
+    if name not in list_notebooks():
+        raise InputError(f"there is no notebook {name!r}; there are {', '.join(list_notebooks()) or 'none'}")
+    return paths.root() / "notebooks" / f"{name}.ipynb"
 
 
 def _value(name: str, text: str, default: Any) -> Any:

@@ -4,6 +4,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+from dhm.data import reid
 from dhm.errors import InputError
 from dhm.zoo import blueprint, family_of
 
@@ -35,7 +36,6 @@ SHALLOW = 34
 """Deepest ImageNet network that DHM trains without scale augmentation. Section 4.1.2 cancels it "for relatively
 shallow ResNet models" and names none; we take the networks of basic blocks, so ResNet-50 keeps it."""
 
-REID_SETS = ("market1501", "dukemtmc-reid", "pedestrians")
 REID: dict[str, Any] = {
     # Section 4.2. The amount of smoothing is not stated; 0.1 is the field's habit.
     "optimizer": "amsgrad", "momentum": 0.9, "weight_decay": 5e-4, "batch_size": 32, "gamma": 0.1,
@@ -98,8 +98,8 @@ def settings(preset: str, arch: str, method: str = "baseline", dataset: str = ""
     small = preset in SMALL
     member: dict[str, Any] = {"arch": arch, "options": QUICK_MEMBERS.get(arch, {}) if small else {}}
     family = family_of(arch)
-    if family == "mobilenet" or dataset in REID_SETS:
-        return reid_settings(preset, arch, dataset if dataset in REID_SETS else "")
+    if family == "mobilenet" or dataset in reid.DATASETS:
+        return reid_settings(preset, arch, dataset if dataset in reid.DATASETS else "")
     if family == "imagenet_resnet":
         recipe = {"quick": IMAGENET_QUICK, "smoke": IMAGENET_SMOKE}.get(preset, IMAGENET_PAPER)
         released = IMAGENET_RELEASED if preset == "released" else {}

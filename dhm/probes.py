@@ -13,6 +13,7 @@ from dhm.errors import InputError
 from dhm.losses import DHMLoss
 from dhm.progress import Bar
 from dhm.randomness import seed_of
+from dhm.trainer import optimizer_of
 from dhm.zoo import network_of
 
 
@@ -55,9 +56,7 @@ def fit_branches(
 
 
 def _fit(net: BranchedNet, config: Config, train: Images, epochs: int, progress: bool) -> None:
-    optimizer = torch.optim.SGD(
-        net.branches.parameters(), lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay
-    )
+    optimizer = optimizer_of(config, net.branches)
     loss = DHMLoss("dsl", label_smoothing=config.label_smoothing)
     net.backbone.eval()
     net.branches.train()

@@ -4,15 +4,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dhm.config import METHODS, Config
+from dhm.data.reid import PUBLISHED
 from dhm.errors import InputError
 from dhm.flops import at_equal_flops
-from dhm.presets import CIFAR_PAPER, REID_PAPER, REID_SETS, SMALL, reid_settings, resolve, settings, shallow
+from dhm.presets import CIFAR_PAPER, REID_PAPER, SMALL, reid_settings, resolve, settings, shallow
 from dhm.zoo import EXTRA_BRANCHES, blueprint, branches_of
 
 TABLE1 = ("resnet32", "resnet110", "resnet1202", "densenet40_12", "densenet100_12", "wrn16_8", "wrn28_10")
 TABLE2 = ("resnet18", "resnet50", "resnet101", "resnet152")
 TABLE3 = ("resnet50", "mobilenet_v1")
-TABLE3_SETS = REID_SETS[:2]
+TABLE3_SETS = tuple(PUBLISHED)
 TABLE4 = ((), ("B1",), ("B2",), ("B1", "B2"), ("B1", "B2", "B3"))
 """The side branches of each row."""
 
@@ -59,8 +60,9 @@ def table2(
             DHM without it.
         **changes: fields of `Config` that replace the preset's.
     """
+    small = resolve(preset) in SMALL
     runs = []
-    for arch in architectures or _imagenet_networks(preset, TABLE2):
+    for arch in architectures or (("imagenet_resnet",) if small else TABLE2):
         variants = [{"method": method} for method in methods]
         if controls and shallow(settings(preset, arch)):
             variants += [_control(variant) for variant in variants]
@@ -91,21 +93,21 @@ def table3(
 def table4(preset: str = "", arch: str = "", seeds: Sequence[int] = (0,), **changes: Any) -> list[Config]:
     """The runs of Table 4: DHM with the side branches of each row of `TABLE4`; without any it is the baseline, also
     shown without scale augmentation, as the others are trained."""
-    arch = arch or _imagenet_networks(preset, ("resnet18",))[0]
+    arch = arch or _member(preset, "imagenet_resnet", "resnet18")
     variants = [{"method": "dhm", "branches": pick(preset, arch, names)} for names in TABLE4 if names]
     return _variants(preset, arch, [*_controlled({"method": "baseline"}), *variants], seeds, changes)
 
 
 def table5(preset: str = "", arch: str = "", seeds: Sequence[int] = (0,), **changes: Any) -> list[Config]:
     """The runs of Table 5: every branch isolated, with and without scale augmentation, and all trained by DHM."""
-    arch = arch or _imagenet_networks(preset, ("resnet18",))[0]
+    arch = arch or _member(preset, "imagenet_resnet", "resnet18")
     alone = [run for name in ("B0", "B1", "B2") for run in _controlled({"method": "baseline", "isolated": name})]
     return _variants(preset, arch, [*alone, {"method": "dhm"}], seeds, changes)
 
 
 def directions(preset: str = "", arch: str = "", seeds: Sequence[int] = (0,), **changes: Any) -> list[Config]:
     """The runs of section 4.3.1: mimicking in one direction and in both, against baseline and DSL."""
-    arch = arch or _imagenet_networks(preset, ("resnet18",))[0]
+    arch = arch or _member(preset, "imagenet_resnet", "resnet18")
     without = [run for method in ("baseline", "dsl") for run in _controlled({"method": method})]
     mimicking = [{"method": "dhm", "direction": way} for way in ("top_down", "bottom_up", "both")]
     return _variants(preset, arch, [*without, *mimicking], seeds, changes)
@@ -120,7 +122,7 @@ def branch_design(
 ) -> list[Config]:
     """The runs behind section 3.1: bare classifiers directly on the layers against the designed branches, and the
     baseline with and without scale augmentation."""
-    arch = arch or _imagenet_networks(preset, ("resnet18",))[0]
+    arch = arch or _member(preset, "imagenet_resnet", "resnet18")
     bare = [{**branch, "depths": [], "width": 1.0} for branch in _branches(preset, arch, ("B1", "B2"))]
     designs = [{"method": method, "branches": kind} for method in methods for kind in ("paper", bare)]
     return _variants(preset, arch, [*_controlled({"method": "baseline"}), *designs], seeds, changes)
@@ -189,7 +191,7 @@ def _usual_seeds(preset: str) -> Sequence[int]:
 
 
 def _member(preset: str, family: str, of_the_paper: str) -> str:
-    """The network of an appendix, or with the small presets its family."""
+    """The network of a table's rows or an appendix, or with the small presets its family."""
     return family if resolve(preset) in SMALL else of_the_paper
 
 
@@ -206,10 +208,6 @@ def _branches(preset: str, arch: str, names: Sequence[str]) -> list[dict[str, An
     if missing is not None:
         raise InputError(f"{arch} has no branch {missing}; it has {', '.join(specs)}")
     return [specs[name].to_dict() for name in names]
-
-
-def _imagenet_networks(preset: str, of_the_paper: Sequence[str]) -> Sequence[str]:
-    return ("imagenet_resnet",) if resolve(preset) in SMALL else of_the_paper
 
 
 def _control(variant: Mapping[str, Any]) -> dict[str, Any]:

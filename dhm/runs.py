@@ -183,7 +183,8 @@ def load_runs(*folders: str | Path) -> "pandas.DataFrame":
 
 def _row(record: RunRecord, result: Mapping[str, Any]) -> dict[str, Any]:
     config = record.config
-    row = {"experiment": config.experiment, "network": config.network, **config.to_dict(), "digest": config.digest}
+    row = {"experiment": config.experiment, "network": config.network, "dataset_name": config.dataset_name}
+    row |= {**config.to_dict(), "digest": config.digest}
     for which in ("last", "best"):
         for head, metrics in result[which]["heads"].items():
             row |= {f"{which}/{head}/{metric}": value for metric, value in metrics.items()}

@@ -18,7 +18,8 @@ from dhm.losses import DHMLoss, taking_part
 from dhm.metrics import Predictions
 from dhm.randomness import seed_of
 from dhm.retrieval import Found
-from dhm.zoo import network_of, pretrained, start_from
+from dhm.weights import pretrained, start_from
+from dhm.zoo import network_of
 
 
 @dataclass

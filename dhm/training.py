@@ -61,10 +61,14 @@ def fit(
     with torch.random.fork_rng(devices=[]):
         trainer = prepare(config, fabric, data_dir=data_dir, download=download, accumulate=accumulate, workers=workers)
         record.create()
-        with _alone(record, fabric):
-            if not fabric.broadcast(record.result is not None):  # another process may have finished it meanwhile
-                record.sweep()
-                _train(trainer, record, progress, checkpoint_every)
+        try:
+            with _alone(record, fabric):
+                if not fabric.broadcast(record.result is not None):  # another process may have finished it meanwhile
+                    record.sweep()
+                    _train(trainer, record, progress, checkpoint_every)
+        finally:
+            for logger in fabric.loggers:
+                logger.finalize("finished")
     return record
 
 

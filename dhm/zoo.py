@@ -1,21 +1,14 @@
-"""Every network of the paper by name: the specs of Tables 6-10, families of any size, released checkpoints."""
+"""Every network of the paper by name: the specs of Tables 6-10, and families of any size."""
 
 import dataclasses
-import hashlib
-import re
+import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-import torch
-import torchvision
-
-from dhm import checkpoints
 from dhm.branches import MAIN, BranchedNet, BranchSpec, branch_out, designed_branches, isolate, twin
 from dhm.config import Config
 from dhm.errors import InputError
 from dhm.models import Blueprint, CifarResNet, DenseNet, ImageNetResNet, MobileNet, WideResNet
-from dhm.runs import RunRecord
 
 FAMILIES: dict[str, type[Blueprint]] = {
     "cifar_resnet": CifarResNet, "wrn": WideResNet, "densenet": DenseNet, "imagenet_resnet": ImageNetResNet,
@@ -105,11 +98,13 @@ def _check_type(name: str, option: str, value: Any, kind: Any) -> None:
     if not isinstance(value, accepted) or (isinstance(value, bool) and kind is not bool):
         wanted = getattr(kind, "__name__", str(kind))
         raise InputError(f"{name}: option {option} must be of type {wanted}, not {value!r}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise InputError(f"{name}: option {option} must be a finite number, not {value!r}")
 
 
 def branches_of(name: str, plan: Blueprint, branches: str | Sequence[BranchSpec]) -> list[BranchSpec]:
     """What `branches` means for a network: "paper", "none", "twin" or the specs themselves."""
-    if not isinstance(branches, str):
+    if isinstance(branches, list | tuple) and all(isinstance(spec, BranchSpec) for spec in branches):
         return list(branches)
     if branches == "none":
         return []
@@ -161,140 +156,3 @@ def _spec(values: Mapping[str, Any]) -> BranchSpec:
         return BranchSpec(**values)
     except TypeError:
         raise InputError(f"a branch is given by name, root, depths and width, not by {dict(values)}") from None
-
-
-_RELEASED_HEAD = re.compile(r"^(\w+?)_head(\d)\.")
-
-
-def _our_name(released: str) -> str:
-    """`module.layer3_head1.0.conv1.weight` -> `branches.B1.layer3.0.conv1.weight`; the rest is the backbone's."""
-    name = released.removeprefix("module.")
-    renamed = _RELEASED_HEAD.sub(r"branches.B\2.\1.", name)
-    return renamed if renamed != name else f"backbone.{name}"
-
-
-def released_name(path: str | Path) -> str:
-    """The name in `list_models()` of the network a released file holds, recognised from its tensors.
-
-    Raises:
-        InputError: the file is no checkpoint, or of none of these networks.
-    """
-    return _recognise(_released_state(path), path)
-
-
-def torchvision_label(path: str | Path) -> str:
-    """ "torchvision IMAGENET1K_V1", if a file is just that, by the hash torchvision gives; else an empty string."""
-    digest = hashlib.sha256(Path(path).read_bytes()).hexdigest()
-    for name in MODELS:
-        weights = getattr(torchvision.models, f"{name.replace('resnet', 'ResNet')}_Weights", None)
-        if weights and digest.startswith(weights.IMAGENET1K_V1.url.rpartition("-")[2].removesuffix(".pth")):
-            return "torchvision IMAGENET1K_V1 (baseline)"
-    return ""
-
-
-def load_released(path: str | Path, name: str = "", **options: Any) -> BranchedNet:
-    """A checkpoint of the released program as a network with branches B1 and B2.
-
-    A file without branches, as torchvision's weights are, gives the plain network.
-
-    Args:
-        path: a bare state dict or the program's {epoch, arch, state_dict, ...}, names with or without `module.`.
-        name: the network it was trained as, e.g. "resnet32"; by default recognised from the file's tensors. The
-            number of classes is read from the file.
-
-    Raises:
-        InputError: the file is not a checkpoint, or one of another network.
-    """
-    state = _released_state(path)
-    branches = "paper" if any(key.startswith("branches.") for key in state) else "none"
-    name = name or _recognise(state, path)
-    net = create_model(name, len(state["backbone.fc.weight"]), branches, **options)
-    for key, value in net.state_dict().items():
-        if key.endswith("num_batches_tracked"):  # a counter no answer depends on; older files lack it
-            state.setdefault(key, value)
-    checkpoints.load_into(net, state, path, name)
-    return net
-
-
-def _released_state(path: str | Path) -> dict[str, torch.Tensor]:
-    """The tensors of a released file under our names."""
-    content = checkpoints.load(path)
-    state = content.get("state_dict", content)
-    if not state or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise InputError(f"{path} holds no state dict of the released program")
-    state = {_our_name(key): value for key, value in state.items()}
-    if "backbone.fc.weight" not in state:
-        raise InputError(f"{path} has no classifier named fc, so it is not a checkpoint of the released program")
-    return state
-
-
-def _recognise(state: Mapping[str, torch.Tensor], path: str | Path) -> str:
-    """The name in `MODELS` whose backbone has the weights of a state dict, by name and shape."""
-    weights = {key: value.shape for key, value in state.items() if key.startswith("backbone.") and value.ndim > 1}
-    with torch.device("meta"):
-        for name in reversed(MODELS):  # resnet1202, which takes seconds to build, comes late
-            net = create_model(name, len(state["backbone.fc.weight"]), "none")
-            if {key: value.shape for key, value in net.state_dict().items() if value.ndim > 1} == weights:
-                return name
-    raise InputError(f"{path} is a checkpoint of none of {', '.join(MODELS)}; give the network's name and options")
-
-
-def pretrained(arch: str, weights: str, download: bool = False) -> tuple[dict[str, torch.Tensor], Path]:
-    """The tensors of a plain network's file but for its classifier, and the file.
-
-    Args:
-        weights: "imagenet" for torchvision's weights of this name (the first ones, of He et al.'s recipe) from its
-            cache, or a file: torchvision's, or a checkpoint of the released program.
-        download: fetch torchvision's file if it is not in the cache.
-
-    Raises:
-        InputError: the file is not there, or torchvision has none for the network.
-    """
-    file = Path(weights).expanduser()
-    if weights == "imagenet":
-        from torchvision.models import get_model_weights, list_models
-
-        if arch not in list_models() or arch not in MODELS:
-            raise InputError(f"torchvision has no ImageNet weights for {arch}; give the file that holds them")
-        address = get_model_weights(arch)["IMAGENET1K_V1"].url
-        file = Path(torch.hub.get_dir()) / "checkpoints" / address.rpartition("/")[2]
-        if download and not file.is_file():
-            try:
-                torch.hub.load_state_dict_from_url(address, map_location="cpu", weights_only=True)
-            except OSError as error:
-                raise InputError(f"torchvision's weights of {arch} could not be downloaded: {error}") from None
-        if not file.is_file():
-            raise InputError(
-                f"torchvision's weights of {arch} are not in its cache: put {file.name} into {file.parent}, give a "
-                "file's path as weights, or ask for the download (--download, or download = True in a notebook)"
-            )
-    content = checkpoints.load(file)
-    state = {_our_name(name): value for name, value in content.get("state_dict", content).items()}
-    own = {name.removeprefix("backbone."): value for name, value in state.items() if name.startswith("backbone.")}
-    return {name: value for name, value in own.items() if not name.startswith("fc.")}, file
-
-
-def start_from(net: BranchedNet, state: Mapping[str, torch.Tensor], file: Path, name: str) -> None:
-    """Put pre-trained tensors into B0, whose classifier stays as it is, drawn anew like the branches.
-
-    Raises:
-        InputError: they are another network's.
-    """
-    own = net.backbone.state_dict()
-    kept = {key: value for key, value in own.items() if key.startswith("fc.") or key.endswith("num_batches_tracked")}
-    checkpoints.load_into(net.backbone, {**kept, **state}, file, name)
-
-
-def load_trained(record: RunRecord, which: str = "last") -> BranchedNet:
-    """The network of a run after its "last" or its "best" epoch, in eval mode.
-
-    Raises:
-        InputError: the record holds no such checkpoint (committed records hold none).
-    """
-    file = record.folder / f"{which}.pt"
-    state = checkpoints.load(file).get("net")
-    if not state or "backbone.fc.weight" not in state:
-        raise InputError(f"{file} is no checkpoint of a run")
-    net = network_of(record.config, len(state["backbone.fc.weight"]))
-    checkpoints.load_into(net, state, file, record.config.network)
-    return net.eval()

@@ -227,10 +227,10 @@ def test_runs_of_the_appendices_are_named_and_shared_with_table_1() -> None:
         assert {run.name in table1 for run in runs if run.experiment != "table1"} == {False}
         called[recipe.__name__] = list(dict.fromkeys(map(spoken, names(runs))))
     assert called == {
-        "appendix_d": ["baseline", "DSL", "DHM", "DHM, Bernoulli 0.5"],
+        "appendix_d": ["baseline", "DSL", "DHM", "DHM (Bernoulli 0.5)"],
         "appendix_e": ["baseline", "DHM"],
         "appendix_f": ["baseline", "DHM"],
-        "appendix_g": ["baseline", "DSL", "DHM", "DML", "baseline, equal FLOPs"],
+        "appendix_g": ["baseline", "DSL", "DHM", "DML", "baseline (equal FLOPs)"],
     }
     assert [run.arch for run in recipes.appendix_e("paper")][:1] == ["wrn28_10"]
     assert {run.label_noise for run in recipes.appendix_e("paper")} == {0.0, 0.2, 0.5}

@@ -64,3 +64,12 @@ def test_flops_agree_with_arithmetic() -> None:
     assert counts["B0"] == convolutions + 64 * 10
     assert counts["B1"] == 8**2 * 9 * (32 * 128 + 128 * 128) + 128 * 10
     assert counts["B2"] == 16**2 * 9 * (16 * 32 + 32 * 32) + 8**2 * 9 * (32 * 64 + 64 * 64) + 64 * 10
+
+
+def test_measuring_leaves_nothing_behind_even_after_an_error() -> None:
+    net = dhm.create_model("cifar_resnet", depth=8).train()
+    with pytest.raises(RuntimeError):
+        architecture.table(net, -1)
+    flops.flops(net)
+    flops.inference_flops(net)
+    assert all(module.training and not module._forward_hooks for module in net.modules())

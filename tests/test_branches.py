@@ -1,12 +1,14 @@
 """Networks with branches: order, what runs when, what shares what, and what cannot be built."""
 
+import math
 from collections import Counter
 
 import pytest
 import torch
 
 import dhm
-from dhm.branches import BranchSpec
+from dhm.branches import BranchSpec, answering
+from dhm.zoo import network_of
 
 SMALL = [("cifar_resnet", {"depth": 8}), ("densenet", {"depth": 10, "growth": 4}), ("wrn", {"depth": 10, "width": 1})]
 X = torch.randn(2, 3, 16, 16)
@@ -108,9 +110,47 @@ def test_dropout_option_is_active_in_training_only() -> None:
         (lambda: dhm.create_model("resnet32", branches=[BranchSpec("B1", 1, (1,))]), "each of the 2 stages"),
         (lambda: dhm.create_model("resnet32", branches=[BranchSpec("B1", 1)] * 2), "branch names must differ"),
         (lambda: BranchSpec("B0", 1), "a branch cannot be called 'B0'"),
-        (lambda: BranchSpec("B1", 1, (), -1.0), "width must be positive"),
+        (lambda: dhm.create_model("resnet32", branches=[{"name": "B1"}]), "a list of BranchSpec, not .*'name': 'B1'"),
+        (lambda: dhm.create_model("mobilenet", width=math.inf), "option width must be a finite number, not inf"),
+        (lambda: BranchSpec(1, 1), "a branch cannot be called 1"),
+        (lambda: BranchSpec("keys", 1), "a branch cannot be called 'keys'"),
+        (lambda: BranchSpec("B1", "2"), "branch B1: root must be the whole number of a stage, not '2'"),
+        (lambda: BranchSpec("B1", 2.5), "root must be the whole number of a stage, not 2.5"),
+        (lambda: BranchSpec("B1", True), "root must be the whole number of a stage, not True"),
+        (lambda: BranchSpec("B1", 2, ["a"]), r"branch B1: depths must be a list of whole numbers, not \['a'\]"),
+        (lambda: BranchSpec("B1", 2, (5.5,)), r"depths must be a list of whole numbers, not \(5.5,\)"),
+        (lambda: BranchSpec("B1", 2, "5"), "depths must be a list of whole numbers, not '5'"),
+        (lambda: BranchSpec("B1", 2, 5), "depths must be a list of whole numbers, not 5"),
+        (lambda: BranchSpec("B1", 1, (), -1.0), "branch B1: width must be a positive number, not -1.0"),
+        (lambda: BranchSpec("B1", 1, (), "2"), "width must be a positive number, not '2'"),
+        (lambda: BranchSpec("B1", 1, (), math.inf), "width must be a positive number, not inf"),
+        (lambda: BranchSpec("B1", 1, (), math.nan), "width must be a positive number, not nan"),
+        (lambda: network_of(dhm.Config(branches=[{"name": "B1", "root": "2"}])), "branch B1: root must be the whole"),
+        (lambda: network_of(dhm.Config(branches=[{"name": "B1", "rooot": 2}])), "by name, root, depths and width"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_built_is_told_in_a_sentence(call, sentence: str) -> None:
     with pytest.raises(dhm.InputError, match=sentence):
         call()
+
+
+@pytest.mark.parametrize(
+    ("family", "options"),
+    [*SMALL, ("imagenet_resnet", {"depth": 10, "base": 8}), ("mobilenet", {"width": 0.25})],
+)
+def test_a_branch_without_channels_is_told(family: str, options: dict) -> None:
+    stages = len(dhm.create_model(family, branches="none", **options).backbone.stages)
+    with pytest.raises(dhm.InputError, match=r"width 0\.001 leaves less than 1 of \d+ channels"):
+        dhm.create_model(family, branches=[BranchSpec("B1", stages - 1, (1,), 0.001)], **options)
+
+
+def test_for_a_while_a_network_answers_and_then_goes_on_in_the_modes_it_had() -> None:
+    net = dhm.create_model("cifar_resnet", depth=8).train()
+    net.backbone.eval()  # as the held layers of a run that starts from weights
+    modes = [module.training for module in net.modules()]
+    with answering(net):
+        assert not any(module.training for module in net.modules())
+    assert [module.training for module in net.modules()] == modes
+    with pytest.raises(RuntimeError), answering(net):
+        net(X[:, :1])  # one channel where three are needed
+    assert [module.training for module in net.modules()] == modes

@@ -164,6 +164,28 @@ def test_dropout_is_compared_across_networks(tmp_path: Path) -> None:
     assert finding(findings, "dropout-dhm").verdict == "reproduced"
 
 
+def test_measured_quantities_are_told_on_their_page_as_the_report_tells_them(tmp_path: Path) -> None:
+    """Cosines 0.2 and 0.4 under DSL, 0.5 and 0.7 under DHM: 0.3 apart, Welch half width t(0.975, 2) * 0.141."""
+    rows = "stage,first,second,cosine,loss\n0,B0,B1,{0},cross-entropy\n1,B0,B1,{0},cross-entropy\n1,B0,B1,-1,full\n"
+    records = []
+    for method, cosines in {"dsl": (0.2, 0.4), "dhm": (0.5, 0.7)}.items():
+        for seed, cosine in enumerate(cosines):
+            config = small_config(method=method, seed=seed, experiment="c2-clean-labels")
+            records.append(dhm.RunRecord.read(write_run(tmp_path, config, 40.0)))
+            (records[-1].folder / "gradients.csv").write_text(rows.format(cosine))
+    found = shelf.Shelf({}, NOTHING.measured, records, [], [])
+    (sentence,) = judgement.measured("gradient_consistency", found)
+    half = stats.t.ppf(0.975, 2) * (2 * 0.02 / 2) ** 0.5
+    interval = f"[{0.3 - half:+.3f}, {0.3 + half:+.3f}]"
+    assert f"DHM minus DSL +0.300 {interval}, no verdict planned: agrees in sign" in sentence
+    in_report = finding(judgement.judge(CLAIMS, found), "consistency")
+    assert in_report.ours in sentence
+    assert in_report.verdict in sentence
+    likeness, cka = judgement.measured("figure4_correlation", found)
+    assert likeness.endswith(": not run")
+    assert "CKA" in cka
+
+
 def test_few_seeds_decide_nothing(tmp_path: Path) -> None:
     table1_runs(tmp_path, {"baseline": [30.3, 30.1], "dhm": [27.4, 27.6]})
     findings = judgement.judge(CLAIMS, shelf.gather([tmp_path]))

@@ -1,17 +1,23 @@
 """The command line: what it prints, and one sentence for what is wrong, before any training."""
 
+import dataclasses
 import json
 import os
 import re
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from conftest import small_config
 
 import dhm
-from dhm.__main__ import configs_from, main, parser
+from dhm import evaluation
+from dhm.__main__ import _explained, configs_from, main, parser
+from dhm.data import Images, load
+from dhm.estimate import estimate
 
 SMALL = [
     "--arch", "cifar_resnet", "--options", "depth=8", "--image-size", "8", "--train-per-class", "64",
@@ -116,12 +122,15 @@ def test_estimate_says_how_long(capsys: pytest.CaptureFixture) -> None:
         ("--seed -1", "seed must be at least 0, not -1"),
         ("--epochs 0", "epochs must be at least 1, not 0"),
         ("--batch-size 0", "batch_size must be at least 1, not 0"),
-        ("--lr big", "lr must be a number, not 'big'"),
+        ("--lr big", "lr must be a finite number, not 'big'"),
+        ("--lr NaN", "lr must be a finite number, not nan"),
+        ("--options width=Infinity", "options must be a mapping from names to finite values, not {'width': inf}"),
         ("--lr 0", "lr must be a positive number, not 0"),
         ("--options depth=9", "depth must be 6n + 2"),
         ("--options width=9", "has no option 'width'"),
         ("--milestones a", "milestones must be a list"),
         ("--dataset nowhere", "there is no data set 'nowhere'"),
+        ("--dataset 2024", "there is no data set '2024'"),
         ("--dataset cifar100", "CIFAR-100 is missing or incomplete"),
         ("--classes 400", "classes is 400, but the data set has 10"),
         ("--test-on val+rest", "needs train_per_class"),
@@ -154,6 +163,9 @@ def test_wrong_input_is_one_sentence_and_loses_nothing(
         (["train", "--preset", "smoke", "--config", "x.json"], "a preset or a config to start from, not both"),
         (["train", "--config", "five.json"], "five.json is no configuration of a run: it holds no settings"),
         (["evaluate", ".", "--dataset", "cifar100"], "has its settings in itself; leave out dataset"),
+        (["evaluate", ".", "--preset", "paper"], "has its settings in itself; leave out preset"),
+        (["evaluate", ".", "--config", "five.json"], "has its settings in itself; leave out config"),
+        (["evaluate", "five.json", "--arch", "resnet32", "wrn16_8"], "five.json holds one network; give one arch"),
         (["keep", "nowhere"], "there is no folder nowhere"),
         (["notebook", "report", "--refresh", "-p", "device", "cpu"], "a notebook is refreshed as it stands"),
     ],
@@ -172,12 +184,20 @@ def test_epochs_hold_layers_for_the_same_share() -> None:
     reid = "--preset paper --arch resnet50 --dataset market1501"
     assert [configs(f"{reid} --epochs {epochs}")[0].frozen_epochs for epochs in (140, 35, 7, 1)] == [20, 5, 1, 0]
     assert configs(f"{reid} --epochs 7 --milestones 5 --frozen-epochs 7")[0].frozen_epochs == 7
+    assert configs(f"{reid} --epochs 100 --frozen-epochs 80")[0].frozen_epochs == 80  # more than the recipe's 70
+    assert configs(f"{reid} --epochs 7 --frozen-epochs 0 --weights=")[0].weights == ""
     with pytest.raises(dhm.InputError, match="frozen_epochs is 8, but the run has 7 epochs"):
         configs(f"{reid} --epochs 7 --frozen-epochs 8")
 
 
 def test_a_number_is_one_run_however_it_is_written() -> None:
     assert configs("--lr 1")[0].digest == configs("--lr 1.0")[0].digest
+    assert configs("--ce-weights B0=1")[0].digest == configs("--ce-weights B0=1.0")[0].digest
+
+
+def test_a_word_stays_a_word() -> None:
+    (config,) = configs("--experiment 2024 --dataset true --classes 3")
+    assert (config.experiment, config.dataset, config.classes) == ("2024", "true", 3)
 
 
 def test_no_write_permission(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -219,6 +239,39 @@ def test_evaluate_tells_of_a_class_mismatch(tmp_path: Path, capsys: pytest.Captu
     record.write_json("config.json", record.config.replace(classes=5, train_per_class=None).to_dict())
     assert main(["evaluate", str(record.folder)]) == 2
     assert "the network has 10 classes, but fashion-mnist-mini has 5" in capsys.readouterr().err
+
+
+def test_help_explains_every_setting(capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    told = " ".join(capsys.readouterr().out.split())
+    assert '--method {baseline,dsl,dhm} [{baseline,dsl,dhm} ...] "baseline" trains the plain network' in told
+    assert '--test-on {val,val+rest} "val", or "val+rest" to test on the training images left out' in told
+    assert "--lr VALUE of the optimizer. --momentum VALUE of the optimizer." in told
+    assert list(_explained()) == [field.name for field in dataclasses.fields(dhm.Config)]
+
+
+@pytest.mark.parametrize("command", [["estimate"], ["evaluate", "some.pth"]])
+def test_what_keeps_no_record_takes_no_folder_for_it(command: list[str], capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit):
+        main([*command, "--runs-dir", "x"])
+    assert "unrecognized arguments: --runs-dir x" in capsys.readouterr().err
+
+
+def test_an_estimate_counts_the_reading_of_test_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By batches as the test takes them, each read within the clock."""
+    read = Images.test_batches
+
+    def slow(self: Images, batch_size: int) -> Iterator:
+        assert batch_size == evaluation.batch_size(self)
+        for batch in read(self, batch_size):
+            time.sleep(0.2)
+            yield batch
+
+    monkeypatch.setattr(Images, "test_batches", slow)
+    config = small_config(epochs=1)
+    batches = len(load(config).test) / 100
+    assert estimate(config, 1, "cpu").seconds > 0.2 * batches
 
 
 def test_help_without_a_command_is_no_traceback() -> None:

@@ -77,7 +77,7 @@ def test_order_of_the_remainders_on_smooth_heads(exact, expand, axes) -> None:
 
 
 def test_where_the_heads_agree_mimicking_is_a_penalty_on_inconsistent_gradients() -> None:
-    """E KL by quadrature against the square of finite differences, and Eq. 11's term is the square's mixed one."""
+    """E KL by quadrature against the square of finite differences, and Eq. 11's term is the square's cross term."""
     teacher, step = eq11.agreeing(TEACHER, STUDENT, POINTS), 1e-5
     torch.testing.assert_close(teacher(POINTS), STUDENT(POINTS))
 
@@ -87,8 +87,8 @@ def test_where_the_heads_agree_mimicking_is_a_penalty_on_inconsistent_gradients(
     pairs = list(zip(slopes(STUDENT), slopes(teacher), strict=True))
     square = sum(STUDENT(POINTS) * (a - b).square() / 2 for a, b in pairs).sum(dim=-1)
     torch.testing.assert_close(eq11.inconsistency(STUDENT, teacher, POINTS, AXES), square, rtol=1e-6, atol=0)
-    mixed = -sum(STUDENT(POINTS) * a * b for a, b in pairs)
-    torch.testing.assert_close(eq11.expand_value(STUDENT, teacher, POINTS, AXES).terms[1], mixed, rtol=1e-6, atol=1e-8)
+    cross = -sum(STUDENT(POINTS) * a * b for a, b in pairs)
+    torch.testing.assert_close(eq11.expand_value(STUDENT, teacher, POINTS, AXES).terms[1], cross, rtol=1e-6, atol=1e-8)
     missed = []
     for sigma in SIGMAS:
         average = quadrature(lambda xi: eq11.divergence(STUDENT, teacher, POINTS, xi), 2, sigma)

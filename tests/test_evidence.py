@@ -75,7 +75,7 @@ def test_committed_runs_of_a_family(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     """By experiment and data set; other families, and runs that search instead of classify, stay out."""
     monkeypatch.setattr(paths, "records_dir", lambda: tmp_path)
     assert results.committed("cifar_resnet") == {}
-    write_run(tmp_path, small_config(experiment="one"), 20.0)
+    write_run(tmp_path, small_config(experiment="one", dataset="/elsewhere/fashion-mnist-mini"), 20.0)
     write_run(tmp_path, small_config(experiment="one", arch="wrn", options={"depth": 10}), 21.0)
     search = write_run(tmp_path, small_config(experiment="two"), 0.0)
     place = {"epoch": 0, "heads": {"B0": {"mAP": 50.0, "rank1": 60.0}}}

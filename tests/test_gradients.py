@@ -16,7 +16,8 @@ from dhm.analysis.gradients import consistency, frozen, sharing, trunk_gradients
 from dhm.data import load
 from dhm.models import StagedNet
 from dhm.probes import fit_branches
-from dhm.zoo import load_trained
+from dhm.weights import load_trained
+from dhm.zoo import network_of
 
 
 def batch(count: int = 16, classes: int = 5, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -165,6 +166,12 @@ def test_branches_fitted_on_a_frozen_trunk(tmp_path) -> None:
         fit_branches(trained, config.replace(branches="none"), data.train)
     with pytest.raises(dhm.InputError, match="is not the"):
         fit_branches(trained, config.replace(options={"depth": 14}), data.train)
+
+
+def test_branches_are_fitted_by_the_optimizer_of_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = small_config(method="baseline", epochs=1, optimizer="amsgrad", lr=1e-3)
+    monkeypatch.setattr(torch.optim, "SGD", lambda *_, **__: pytest.fail("another optimizer"))
+    fit_branches(network_of(config, 10), config, load(config).train, progress=False)
 
 
 def test_bad_input_is_told(net: BranchedNet) -> None:

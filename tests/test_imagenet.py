@@ -16,6 +16,7 @@ from torchvision.transforms import v2
 import dhm
 from dhm import presets, recipes, zoo
 from dhm.__main__ import configs_from, main, parser
+from dhm.weights import our_name
 
 PARAMETERS = {  # of the released networks, by owner
     "resnet18": (11_689_512, 31_968_232, 9_825_768),
@@ -34,7 +35,7 @@ def test_parameters_by_owner(name: str) -> None:
 @pytest.mark.parametrize("name", PARAMETERS)
 def test_released_network_gives_the_released_logits(name: str, reference: dict) -> None:
     facts = reference[f"imagenet/{name}"]
-    state = {zoo._our_name(f"module.{key}"): fill(key, shape) for key, shape in facts["tensors"].items()}
+    state = {our_name(f"module.{key}"): fill(key, shape) for key, shape in facts["tensors"].items()}
     with torch.device("meta"):
         net = dhm.create_model(name, num_classes=1000)
     net.load_state_dict(state, assign=True)
@@ -124,8 +125,8 @@ def test_one_command_from_released_files_to_the_table(
     torch.save({"state_dict": as_released(net)}, tmp_path / "r18_dhm.pth.tar")
     torch.save(theirs.state_dict(), tmp_path / "resnet18.pth")
     digest = hashlib.sha256((tmp_path / "resnet18.pth").read_bytes()).hexdigest()
-    weights = SimpleNamespace(IMAGENET1K_V1=SimpleNamespace(url=f"https://host/resnet18-{digest[:8]}.pth"))
-    monkeypatch.setattr(torchvision.models, "ResNet18_Weights", weights)
+    weights = {"IMAGENET1K_V1": SimpleNamespace(url=f"https://host/resnet18-{digest[:8]}.pth")}
+    monkeypatch.setattr(torchvision.models, "get_model_weights", lambda name: weights)
     files = [str(tmp_path / name) for name in ("r18_dhm.pth.tar", "resnet18.pth")]
     assert main(["evaluate", *files, "--dataset", str(folder), "--image-size", "56", "--accelerator", "cpu"]) == 0
     lines = [line.split() for line in capsys.readouterr().out.splitlines()[1:]]

@@ -153,9 +153,21 @@ def test_wrong_settings(how: dict, sentence: str) -> None:
         dhm.DHMLoss(**how)
 
 
-def test_weight_of_a_classifier_that_is_not_there() -> None:
-    with pytest.raises(dhm.InputError, match="a loss weight is given for 'B7'"):
-        dhm.DHMLoss(ce_weights={"B7": 1.0})(make_logits(2), TARGET)
+@pytest.mark.parametrize("method", ["baseline", "dsl", "dhm"])
+@pytest.mark.parametrize(
+    ("weights", "named"), [({"ce_weights": {"B7": 1.0}}, "B7"), ({"mimic_weights": {"B0<-B7": 1.0}}, "B0<-B7")]
+)
+def test_weight_of_a_classifier_that_is_not_there(weights: dict, named: str, method: str) -> None:
+    loss = dhm.DHMLoss(method, **weights)
+    for _ in range(2):  # and again at the next step
+        with pytest.raises(dhm.InputError, match=f"a loss weight is given for '{named}'"):
+            loss(make_logits(2), TARGET)
+
+
+def test_weights_of_heads_that_a_method_or_eval_mode_leaves_out_are_no_mistake() -> None:
+    logits, weights = make_logits(2), {"B0": 1.0, "B1": 3.0}
+    loss = dhm.DHMLoss("baseline", ce_weights=weights)
+    assert torch.equal(loss(logits, TARGET)[0], loss(logits["B0"], TARGET)[0])
 
 
 def test_the_answer_of_eval_mode_has_a_cross_entropy() -> None:

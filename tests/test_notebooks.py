@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import nbformat
 import pytest
 
 import dhm
@@ -59,6 +60,23 @@ def test_papermill_and_the_command_line_from_any_folder(tmp_path: Path) -> None:
 def test_wrong_calls_are_one_sentence(arguments: list[str], sentence: str, capsys: pytest.CaptureFixture) -> None:
     assert main(["notebook", *arguments]) == 2
     assert sentence in capsys.readouterr().err
+
+
+def test_a_notebook_is_refreshed_in_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However it is named; what its run left is put there."""
+    target = tmp_path / "notebooks" / "one.ipynb"
+    target.parent.mkdir()
+    nbformat.write(nbformat.v4.new_notebook(), target)
+    executed = tmp_path / "executed.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("run")]), executed)
+    monkeypatch.setattr(paths, "root", lambda: tmp_path)
+    monkeypatch.setattr(notebook, "run_notebook", lambda *_: executed)
+    for name in ("one", "one.ipynb"):
+        assert notebook.refresh(name) == target
+    assert list(target.parent.iterdir()) == [target]
+    assert nbformat.read(target, as_version=4).cells[0].source == "run"
+    with pytest.raises(dhm.InputError, match="there is no notebook 'two'; there are one"):
+        notebook.refresh("two")
 
 
 @pytest.mark.parametrize(

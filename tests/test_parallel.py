@@ -6,17 +6,20 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.loggers import Logger
 from lightning_fabric.plugins import MixedPrecision
 
 import dhm
 from dhm import checkpoints, training
 from dhm.evaluation import evaluate
+from dhm.metrics import NonFiniteLoss
 from dhm.parallel import connect
 from dhm.trainer import Trainer, prepare
 
@@ -157,6 +160,27 @@ def test_bfloat16_trains(tmp_path: Path) -> None:
     config = CONFIG.replace(precision="bf16-mixed", train_per_class=8)
     record = dhm.fit(config, runs_dir=tmp_path, accelerator="cpu", progress=False)
     assert "scale" not in checkpoints.load(record.folder / "last.pt")
+
+
+@pytest.mark.parametrize("lr", [0.02, 1e20])
+def test_curves_are_closed_however_a_run_ends(lr: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Curves(Logger):
+        name, version, closed = "curves", 0, 0
+
+        def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+            assert not self.closed
+
+        def log_hyperparams(self, params: object) -> None: ...
+
+        def finalize(self, status: str) -> None:
+            self.closed += 1
+
+    curves = Curves()
+    monkeypatch.setattr(training, "_tensorboard", lambda record: curves)
+    breaks = pytest.raises(NonFiniteLoss) if lr > 1 else nullcontext()
+    with breaks:
+        dhm.fit(CONFIG.replace(lr=lr), runs_dir=tmp_path, accelerator="cpu", progress=False, tensorboard=True)
+    assert curves.closed == 1
 
 
 def test_tensorboard_is_asked_for_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,6 +21,7 @@ FLOORS = [  # a file imports only from floors below its own, or from its own fol
     {"checkpoints", "metrics", "environment", "data", "models"},
     {"runs", "branches"},
     {"attach", "losses", "zoo", "evaluation"},
+    {"weights"},
     {"presets", "flops", "trainer"},
     {"recipes", "training", "probes", "estimate"},
     {"grid"},

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import time
 import warnings
 import zlib
 from pathlib import Path
@@ -9,18 +10,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import write_run
 from PIL import Image
 
 import dhm
 from dhm import checkpoints, recipes
-from dhm.analysis import results
+from dhm.analysis import results, shelf
 from dhm.data import load, pedestrians, reid
 from dhm.data.images import crop_and_flip
 from dhm.data.pedestrians import Shot
+from dhm.estimate import estimate
 from dhm.evaluation import evaluate
 from dhm.randomness import generator
+from dhm.retrieval import SingleQuery
 from dhm.trainer import Trainer, optimizer_of
-from dhm.zoo import network_of, pretrained, start_from
+from dhm.weights import pretrained, start_from
+from dhm.zoo import network_of
 
 MARKET = {
     "bounding_box_train": ["0002_c1s1_000451_03.jpg", "0002_c2s1_000301_01.jpg", "0007_c3s3_077419_03.jpg",
@@ -200,7 +205,7 @@ def test_drawn_set_has_the_layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert len(splits["query"].items) == 5 * pedestrians.CAMERAS
     assert 0 in splits["gallery"].identities
     assert -1 not in splits["gallery"].identities
-    assert len(list((tmp_path / "bounding_box_test").glob("-1_*"))) == pedestrians.JUNK
+    assert len(list((tmp_path / "bounding_box_test").glob("-1_*"))) == pedestrians.JUNK_SHOTS
     assert drawn.test.task is not None
     assert again.test.task is not None
     assert drawn.classes == again.classes
@@ -387,6 +392,29 @@ def test_run_record_holds_the_search(tmp_path: Path) -> None:
     for parameter in net.branches.parameters():
         parameter.data.zero_()
     assert evaluate(net, run, accelerator="cpu").summary() == heads  # no branch takes part
+
+
+def test_an_estimate_times_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The test runs B0 alone and searches the gallery, so that is what is timed."""
+    run = recipes.table3("smoke", architectures=["imagenet_resnet"], methods=["dhm"])[0]
+    answers, rank, searched = dhm.BranchedNet.all_logits, SingleQuery.rank, []
+
+    def all_logits(self: dhm.BranchedNet, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        assert self.training, "a branch takes part"
+        return answers(self, x)
+
+    monkeypatch.setattr(dhm.BranchedNet, "all_logits", all_logits)
+    monkeypatch.setattr(SingleQuery, "rank", lambda self, z: (searched.append(z), time.sleep(1), rank(self, z)))
+    assert estimate(run, 1, "cpu").seconds > run.epochs
+    assert len(searched) == 1
+
+
+def test_a_set_given_by_its_path_is_judged_by_its_name(tmp_path: Path) -> None:
+    """A run on /scratch/market1501 is Table 3's run on market1501, in the shelf and in the rows judged."""
+    run = recipes.table3("paper", ["resnet50"], ["market1501"], ["dhm"])[0]
+    write_run(tmp_path, run.replace(dataset="/scratch/market1501"), 20.0)
+    table = results.by_dataset(shelf.gather([tmp_path]).of_the_paper["table3"])
+    assert table["network"].tolist() == ["resnet50 on market1501"]
 
 
 def test_training_teaches_to_find_people_again(tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ from torchvision.transforms import v2
 import dhm
 from dhm.data import Streamed, load, load_test
 from dhm.data.folders import open_image
-from dhm.data.streaming import MEAN, STD, transform
+from dhm.data.images import MEAN, STD
+from dhm.data.streaming import transform
 
 
 def write_image(file: Path, seed: int, size: tuple[int, int] = (40, 36)) -> None:

@@ -55,8 +55,8 @@ def test_names_of_runs(changes: dict, name: str) -> None:
 
 
 def test_spoken() -> None:
-    assert [spoken(name) for name in ("baseline", "dsl, fixed scale", "dhm at B1")] == [
-        "baseline", "DSL, fixed scale", "DHM at B1",
+    assert [spoken(name) for name in ("baseline", "dsl, bare heads, fixed scale at B2", "dhm at B1")] == [
+        "baseline", "DSL (bare heads, fixed scale) at B2", "DHM at B1",
     ]  # fmt: skip
 
 
@@ -130,7 +130,7 @@ def test_gain_table_of_single_runs_tests_by_image(runs: pd.DataFrame) -> None:
 
 def test_costs_tell_variants_apart() -> None:
     table = cost.table(recipes.table4("paper"), pace=1e-11)
-    assert list(table.columns[:3]) == ["baseline", "baseline, fixed scale", "DHM with B1"]
+    assert list(table.columns[:3]) == ["baseline", "baseline (fixed scale)", "DHM with B1"]
     all_branches, one_branch = (
         float(table[name].iloc[0].replace(",", "")) for name in ("DHM with B1 & B2 & B3", "DHM with B1")
     )

@@ -19,7 +19,10 @@ import dhm
 from dhm import InputError, RunRecord
 from dhm.analysis import smooth
 from dhm.analysis.terms import dissect, frame
+from dhm.analysis.variants import spoken
+from dhm.plots.runs import overview
 from dhm.widgets import expansion, live, loss, network, runs
+from dhm.zoo import FAMILIES
 
 
 def test_terms_are_what_the_formulas_say() -> None:
@@ -99,10 +102,44 @@ def test_runs_are_found_and_drawn(three_runs: Path, tmp_path: Path) -> None:
     assert_readable(shown.figure)
     errors = dhm.load_runs(three_runs).set_index("method")["last/B0/top1_error"]
     assert isinstance(shown.table, pd.DataFrame)
-    for label, method in (("baseline, seed 0", "baseline"), ("DHM, seed 0", "dhm")):
-        assert float(shown.table.loc[label, "error of B0 (%)"]) == pytest.approx(errors[method], abs=0.01)
+    for method in ("baseline", "dhm"):
+        printed = shown.table.loc[spoken(f"{method}, seed 0"), "error of B0 (%)"]
+        assert float(printed) == pytest.approx(errors[method], abs=0.01)
     assert runs.view([]).words.startswith("There are no runs to show yet.")
     assert "no runs to show yet" in runs.explore(tmp_path).children[1].value
+
+
+def test_a_search_is_no_error(tmp_path: Path, three_runs: Path) -> None:
+    """Of a re-identification run 100 - mAP is shown, and no gap between accuracy and mAP; beside another run both."""
+    search = RunRecord.read(write_run(tmp_path, small_config(experiment="search"), 0.0))
+    search.write_metrics([{**search.metrics[0], "test": {"B0": {"mAP": 30.0, "rank1": 50.0}}}])
+    shown = runs.view([search])
+    assert isinstance(shown.table, pd.DataFrame)
+    assert list(shown.table.columns) == ["epochs", "100 − mAP of B0 (%)"]
+    assert shown.table["100 − mAP of B0 (%)"].tolist() == ["70.00"]
+    assert "gap" not in shown.words
+    assert shown.figure is not None
+    assert_readable(shown.figure)
+    assert [ax.get_ylabel() for ax in shown.figure.axes] == ["training accuracy,\ntest mAP (%)", "100 − mAP (%)"]
+    both = runs.view([search, next(iter(runs.choices(three_runs).values()))])
+    assert both.figure is not None
+    assert_readable(both.figure)
+    assert len(both.figure.axes[2].lines) == 2  # of the run with errors, and zero
+    assert both.table[runs.GAP].tolist()[0] == "–"
+    assert "The gap is" in both.words
+
+
+def test_a_line_means_one_thing() -> None:
+    """Dashes tell classifiers apart in the whole figure, so test and training differ otherwise."""
+    errors = {"B0": {"top1_error": 60.0}, "B1": {"top1_error": 65.0}}
+    lines = [{"epoch": epoch, "train": {"accuracy/B0": 0.5}, "test": errors} for epoch in range(3)]
+    first, second, _ = overview({"dhm, seed 0": lines}).axes
+    assert {line.get_linestyle() for line in first.lines} == {"-"}
+    assert [line.get_linestyle() for line in second.lines] == ["-", "--"]
+    train, test = first.get_legend().get_lines()
+    assert [text.get_text() for text in first.get_legend().get_texts()] == ["training", "test"]
+    assert [line.get_linewidth() for line in first.lines] == [train.get_linewidth(), test.get_linewidth()]
+    assert train.get_linewidth() < test.get_linewidth()
 
 
 def controls(box: ipywidgets.Widget) -> list[ipywidgets.Widget]:
@@ -131,6 +168,13 @@ def test_controls_change_the_picture(module: object, kind: type, description: st
     of(explorer, kind, description).value = value
     assert image.value != before
     assert of(explorer, ipywidgets.HTML).value != words
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_is_shown_by_its_own_defaults(family: str) -> None:
+    explorer = network.explore()
+    of(explorer, ipywidgets.Dropdown, "network").value = family
+    assert of(explorer, ipywidgets.HTML).value.partition(">")[2].startswith(f"{family}, ")
 
 
 def test_a_wrong_option_is_a_sentence() -> None:

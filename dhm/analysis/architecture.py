@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from dhm import paths
-from dhm.branches import MAIN, BranchedNet
+from dhm.branches import MAIN, BranchedNet, answering
 from dhm.errors import InputError
 from dhm.flops import blank
 from dhm.models import StagedNet
@@ -123,10 +123,10 @@ def _sizes(backbone: StagedNet, image_size: int | tuple[int, int]) -> list[str]:
 
     names = {"conv1": backbone._stem[0], **{f"stage{i}": stage[0] for i, stage in enumerate(backbone._stages)}}
     hooks = [backbone.get_submodule(module).register_forward_hook(note(key)) for key, module in names.items()]
-    was_training = backbone.training
-    with torch.no_grad():
-        backbone.eval()(blank(backbone, image_size))
-    backbone.train(was_training)
-    for hook in hooks:
-        hook.remove()
+    try:
+        with answering(backbone), torch.no_grad():
+            backbone(blank(backbone, image_size))
+    finally:
+        for hook in hooks:
+            hook.remove()
     return [sizes[key] for key in names]

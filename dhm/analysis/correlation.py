@@ -14,7 +14,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import nn
 
-from dhm.branches import MAIN, BranchedNet
+from dhm.branches import MAIN, BranchedNet, answering
 from dhm.errors import InputError
 
 Matrix = np.ndarray
@@ -230,11 +230,9 @@ def _hsic(k: np.ndarray, l: np.ndarray) -> float:  # noqa: E741
 @torch.no_grad()
 def descriptors(net: BranchedNet, images: torch.Tensor) -> dict[str, np.ndarray]:
     """Pooled features (N, P) of every classifier, what its last linear layer sees, in eval mode."""
-    was_training = net.training
-    net.eval()
-    inner = net.representations(images)
-    found = {MAIN: net.backbone.descriptor(inner[max(inner)])}
-    for name, root in net.roots.items():
-        found[name] = net.branches[name].features(inner[root])  # type: ignore[operator]
-    net.train(was_training)
+    with answering(net):
+        inner = net.representations(images)
+        found = {MAIN: net.backbone.descriptor(inner[max(inner)])}
+        for name, root in net.roots.items():
+            found[name] = net.branches[name].features(inner[root])  # type: ignore[operator]
     return {name: features.cpu().numpy() for name, features in found.items()}

@@ -7,9 +7,8 @@ import pandas as pd
 
 from dhm.analysis.variants import names, spoken
 from dhm.config import Config
-from dhm.data.reid import PUBLISHED
+from dhm.data.reid import DATASETS, PUBLISHED
 from dhm.flops import training_flops
-from dhm.presets import REID_SETS
 
 TRAINING_IMAGES = {
     "cifar100": 50_000, "imagenet": 1_281_167, **{name: there.images["train"] for name, there in PUBLISHED.items()}
@@ -57,4 +56,4 @@ def _shown(hours: float) -> str:
 def _size(config: Config) -> int | tuple[int, int]:
     """Pixels of a side of a run's images; height and width of pedestrians."""
     size = config.image_size or 32
-    return (size, size // 2) if config.dataset in REID_SETS else size
+    return (size, size // 2) if config.dataset in DATASETS else size

@@ -11,7 +11,7 @@ teacher. With covariance sigma^2 C, C = sum_j d_j d_j^T, and derivatives along d
 for smooth heads and Gaussian xi. In training the teacher is a constant, so what is followed is the student's gradient
 E[-phi2(h + xi) . grad log phi1(h + xi)]; its expansion is the gradient of the four terms through phi1 alone.
 
-Where the two agree at h, the three terms and the teacher's entropy complete a square, of which Eq. 11's is the mixed
+Where the two agree at h, the three terms and the teacher's entropy complete a square, of which Eq. 11's is the cross
 term: E KL(phi2 || phi1) = sigma^2 / 2 sum_k phi_k sum_j (d_j log phi2_k - d_j log phi1_k)^2 + O(sigma^4).
 """
 

@@ -167,13 +167,12 @@ def secondary(runs: pd.DataFrame, experiment: str) -> pd.DataFrame:
                     f"{sample.mean:.{_digits(metric)}f}{spread}"
                 )
     order = sorted(cells, key=lambda row: (METHODS.index(row[0]), row[2] != "last epoch", row[1]))
-    return pd.DataFrame.from_dict({row: cells[row] for row in order}, orient="index").rename_axis(
-        ["method", "head", "epoch"]
-    )
+    table = pd.DataFrame.from_dict({row: cells[row] for row in order}, orient="index")
+    return table.rename_axis(["method", "head", "epoch"]).rename(index=spoken, level="method")
 
 
 _WORDS: Mapping[str, str] = {
-    "top1_error": "top-1 error (%)", "top5_error": "top-5 error (%)", "nll": "log-likelihood, negative (nats)",
+    "top1_error": "top-1 error (%)", "top5_error": "top-5 error (%)", "nll": "negative log-likelihood (nats)",
     "ece": "calibration error",
 }  # fmt: skip
 

@@ -18,7 +18,7 @@ import torch
 from scipy import stats
 from torch import nn
 
-from dhm.branches import MAIN, BranchedNet
+from dhm.branches import MAIN, BranchedNet, answering
 from dhm.data.images import Batch, Images
 from dhm.errors import InputError
 from dhm.losses import DHMLoss
@@ -50,19 +50,16 @@ def frozen(net: BranchedNet, batch_norm: str) -> Iterator[None]:
     """Without dropout, and with batch norm by the statistics of the "batch" or the "running" ones; both unchanged."""
     if batch_norm not in BATCH_NORM:
         raise InputError(f"batch_norm must be one of {', '.join(BATCH_NORM)}, not {batch_norm!r}")
-    modes = {module: module.training for module in net.modules()}
     norms = [m for m in net.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
-    net.eval()
-    if batch_norm == "batch":
-        for norm in norms:
-            norm.training, norm.track_running_stats = True, False
-    try:
-        yield
-    finally:
-        for norm in norms:
-            norm.track_running_stats = True
-        for module, mode in modes.items():
-            module.training = mode
+    with answering(net):
+        if batch_norm == "batch":
+            for norm in norms:
+                norm.training, norm.track_running_stats = True, False
+        try:
+            yield
+        finally:
+            for norm in norms:
+                norm.track_running_stats = True
 
 
 def trunk_gradients(

@@ -8,12 +8,13 @@ from functools import cache
 import pandas as pd
 
 from dhm.analysis import evidence, kept
-from dhm.analysis.claims import MORE_IS_BETTER, Claim, Finding, compared, networks, printed_errors
+from dhm.analysis.claims import MORE_IS_BETTER, Claim, Finding, compared, networks, printed_errors, read
 from dhm.analysis.factorial import Interaction, interaction
 from dhm.analysis.proofs import PROOFS
 from dhm.analysis.results import Samples, by_dataset, missed, samples
 from dhm.analysis.shelf import Shelf
 from dhm.analysis.statistics import Gain, Sample, holm, label, tost, verdict, welch, word
+from dhm.analysis.variants import spoken
 from dhm.analysis.wrong_labels import by_ratio
 from dhm.errors import InputError
 from dhm.paper import PAPER_SEEDS
@@ -64,6 +65,17 @@ def judge(claims: Sequence[Claim], shelf: Shelf) -> list[Finding]:
             judged = alone[claim.kind](claim, own) if claim.kind in alone else _comparison(claim, own, elsewhere)
             found.append(judged)
     return found
+
+
+def measured(notebook: str, shelf: Shelf) -> list[str]:
+    """What the report says of a notebook's claims on measured quantities, a sentence a claim."""
+    claims = [claim for claim in read() if (claim.kind, claim.notebook) == ("measure", notebook)]
+    return [
+        f"{found.claim.place}. *{found.claim.claim}*: "
+        + (found.verdict if found.ours == "–" else
+           f"{spoken(found.claim.first)} minus {spoken(found.claim.second)} {found.ours}, {found.verdict}.")
+        for found in judge(claims, shelf)
+    ]  # fmt: skip
 
 
 def _ours(table: str, metric: str, claims: Sequence[Claim], runs: pd.DataFrame) -> Ours:

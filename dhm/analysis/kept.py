@@ -17,11 +17,12 @@ import pandas as pd
 from dhm.analysis import correlation, likeness
 from dhm.analysis.gradients import consistency, held_out, sharing
 from dhm.branches import MAIN, BranchedNet
+from dhm.config import METHODS
 from dhm.data import Images, load_test
 from dhm.errors import InputError
 from dhm.losses import DHMLoss
 from dhm.runs import RunRecord
-from dhm.zoo import load_trained
+from dhm.weights import load_trained
 
 HELD_OUT, MICRO = 2048, 128
 """Test images that gradients and CKA are measured on, and those of a micro-batch."""
@@ -98,7 +99,8 @@ def _csv(table: pd.DataFrame) -> bytes:
 
 
 def gradients(records: Iterable[RunRecord]) -> pd.DataFrame:
-    """The kept gradient tables of all records, with experiment, method and seed; empty where none has one."""
+    """The kept gradient tables of all records, with experiment, method and seed, in the order of methods
+    that all figures have; empty where none has one."""
     return _gathered(records, "gradients.csv")
 
 
@@ -119,7 +121,7 @@ def _gathered(records: Iterable[RunRecord], name: str) -> pd.DataFrame:
         pd.read_csv(record.folder / name).assign(
             experiment=record.config.experiment, method=record.config.method, seed=record.config.seed
         )
-        for record in records
+        for record in sorted(records, key=lambda record: METHODS.index(record.config.method))
         if (record.folder / name).is_file()
     ]
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()

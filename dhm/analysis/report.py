@@ -11,7 +11,6 @@ from dhm.analysis.deciding import runs_of
 from dhm.analysis.proofs import PROOFS
 from dhm.analysis.results import published
 from dhm.analysis.statistics import COMPARISONS, LEVEL, label, power, seeds_needed
-from dhm.analysis.variants import spoken
 from dhm.estimate import duration
 from dhm.paper import PAPER_SEEDS
 from dhm.recipes import TABLE3_SETS
@@ -119,7 +118,7 @@ def powers(table: str = "table1", seeds: int = 5) -> pd.DataFrame:
             chance = power(gain, std, seeds, level)
             needed = seeds_needed(gain, std, level=level)
             rows.append(
-                {"comparison": spoken(label(network, first, second)), "the paper's gain": f"{gain:+.2f}",
+                {"comparison": label(network, first, second), "the paper's gain": f"{gain:+.2f}",
                  "spread of runs": f"{std:.2f}", f"chance that {seeds} seeds show it": f"{chance:.0%}",
                  "seeds for 80 %": needed or "over 1,000"}
             )  # fmt: skip

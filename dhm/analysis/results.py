@@ -33,7 +33,7 @@ def samples(runs: pd.DataFrame, metric: str = "top1_error", which: str = "last")
 
 def by_dataset(runs: pd.DataFrame) -> pd.DataFrame:
     """Runs with the data set in the name of the network, as Table 3 has a row for each: "resnet50 on market1501"."""
-    return runs if runs.empty else runs.assign(network=runs["network"] + " on " + runs["dataset"])
+    return runs if runs.empty else runs.assign(network=runs["network"] + " on " + runs["dataset_name"])
 
 
 def published(table: str, metric: str = "top1_error") -> Samples:
@@ -53,7 +53,8 @@ def committed(family: str) -> dict[str, pd.DataFrame]:
         return {}
     runs = runs[runs["last/B0/top1_error"].notna() & runs["arch"].map(lambda arch: family_of(arch) == family)]
     return {
-        f"full runs, {experiment}, {rows['dataset'].iloc[0]}": rows for experiment, rows in runs.groupby("experiment")
+        f"full runs, {experiment}, {rows['dataset_name'].iloc[0]}": rows
+        for experiment, rows in runs.groupby("experiment")
     }
 
 

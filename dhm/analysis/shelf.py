@@ -95,7 +95,7 @@ def asked_for(table: str, preset: str) -> frozenset[str]:
 
 def identity(config: Config) -> str:
     """A run's digest whatever its seed, its arithmetic and the place of its data set on a disk."""
-    return config.replace(seed=0, precision=Config.precision, dataset=Path(config.dataset).name).digest
+    return config.replace(seed=0, precision=Config.precision, dataset=config.dataset_name).digest
 
 
 def _public(sentence: str) -> str:

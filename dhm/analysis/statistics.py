@@ -129,7 +129,8 @@ def word(
 
     On the paper's data set: "reproduced" (the lower bound is above 0), "contradicted" (the upper bound is below half
     of the paper's gain). On other data: "supported elsewhere", "not supported elsewhere". Otherwise "inconclusive";
-    with fewer than `seeds` runs "incomplete"; a single run can only "agree" or "disagree in sign".
+    with fewer than `seeds` runs "incomplete"; a single run can only "agree" or "disagree in sign", if the paper
+    has one.
 
     Where the paper prints a loss, the loss is what is to be reproduced. Where it prints neither, the interval must lie
     within `MARGIN` of 0, and one that leaves out 0 otherwise contradicts.
@@ -143,6 +144,8 @@ def word(
         return "not run"
     if at_least is None and paper_gain is not None and paper_gain < 0:
         return word(-value, -high, -low, fewest, -paper_gain, same_data, seeds)
+    if fewest == 1 and paper_gain is None and at_least is None:
+        return "one run"
     if fewest == 1:
         if at_least:
             return f"{'agrees' if value > at_least else 'falls short'} (one run)"

@@ -8,7 +8,6 @@ from dhm.flops import at_equal_flops
 from dhm.presets import shallow
 from dhm.zoo import family_of
 
-FIXED = "fixed scale"
 EQUAL = "equal FLOPs"
 
 
@@ -32,7 +31,7 @@ def variant(run: Mapping[str, Any]) -> str:
     if run["method"] == "dhm" and run["mimic_probability"] < 1:
         name += f", Bernoulli {run['mimic_probability']:g}"
     if run["augment"] in ("scale", "fixed_scale") and run["augment"] != _usual_augmentation(run):
-        name += f", {FIXED}" if run["augment"] == "fixed_scale" else ", with scale"
+        name += ", fixed scale" if run["augment"] == "fixed_scale" else ", with scale"
     return name
 
 
@@ -51,8 +50,11 @@ def _usual_augmentation(run: Mapping[str, Any]) -> str:
 
 
 def spoken(name: str) -> str:
-    """A variant as tables and figures print it."""
-    return name.replace("dsl", "DSL").replace("dhm", "DHM").replace("dml", "DML")
+    """A variant as tables and figures print it: "dsl, bare heads at B1" is "DSL (bare heads) at B1"."""
+    method, *departures = name.partition(" at ")[0].split(", ")
+    place = "".join(name.partition(" at ")[1:])
+    told = method + (f" ({', '.join(departures)})" if departures else "") + place
+    return told.replace("dsl", "DSL").replace("dhm", "DHM").replace("dml", "DML")
 
 
 def method_of(name: str) -> str:

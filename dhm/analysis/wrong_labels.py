@@ -47,7 +47,7 @@ def kept(folder: str | Path | None = None) -> dict[str, pd.DataFrame]:
     clean = [_with_clean_labels(RunRecord.read(place).config) for place in runs["folder"]]
     asked = {training for training, ratio in zip(clean, runs["label_noise"], strict=True) if ratio}
     rows = by_ratio(runs[[training in asked for training in clean]])
-    return {f"full runs, {name}": group for name, group in rows.groupby([Path(path).name for path in rows["dataset"]])}
+    return {f"full runs, {name}": group for name, group in rows.groupby("dataset_name")}
 
 
 def _with_clean_labels(config: Config) -> str:

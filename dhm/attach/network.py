@@ -8,15 +8,12 @@ from torch import nn
 from torch.utils._pytree import tree_map
 
 from dhm.attach.tracing import first_tensor
-from dhm.branches import MAIN
+from dhm.branches import MAIN, BranchingNet
 from dhm.errors import InputError
 
 
-class AttachedNet(nn.Module):
+class AttachedNet(BranchingNet[nn.Module, str]):
     """A user's own network with side branches; `attach` builds it. It is used as a `BranchedNet` is.
-
-    In training mode a call answers with the logits of every classifier, {"B0": (N, K), "B1": ...}, the deepest (B0)
-    first. In eval mode it answers with the network's own answer and runs no branch.
 
     The network's code, weights and state dict are its own. Branches see the output of their root through hooks that
     are set for the length of one training pass and gone after it. What they see is a copy, so neither side's in-place
@@ -28,20 +25,9 @@ class AttachedNet(nn.Module):
     """
 
     def __init__(self, backbone: nn.Module, branches: Mapping[str, tuple[str, nn.Module]]) -> None:
-        super().__init__()
-        for name in branches:
-            if name == MAIN or not name.isidentifier():
-                raise InputError(f"a branch cannot be called {name!r}: take B1, B2, ... ({MAIN} is the network itself)")
-        self.backbone = backbone
-        self.roots = {name: root for name, (root, _) in branches.items()}
-        self.branches = nn.ModuleDict({name: branch for name, (_, branch) in branches.items()})
+        super().__init__(backbone, branches)
         self.training = backbone.training  # the network keeps the modes it came with, and its branches take its own
         _set_mode(self.branches, backbone.training)
-
-    @property
-    def heads(self) -> tuple[str, ...]:
-        """Names of all classifiers in the order of the logits."""
-        return (MAIN, *self.roots)
 
     def all_logits(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
         """Images (N, C, H, W) -> logits (N, K) of every classifier, in either mode.
@@ -75,18 +61,6 @@ class AttachedNet(nn.Module):
                     f"{tuple(logits[MAIN].shape)}: both must be logits (N, classes)"
                 )
         return logits
-
-    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor] | torch.Tensor:
-        return self.all_logits(x) if self.training else self.backbone(x)
-
-    def main_only(self) -> nn.Module:
-        """The user's own module, trained and otherwise as it came."""
-        return self.backbone
-
-    def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
-        """Parameters by owner; the network itself, which branches share, is B0's."""
-        owners = {MAIN: self.backbone, **self.branches}
-        return {name: list(module.parameters()) for name, module in owners.items()}
 
     def describe(self) -> str:
         """A table of the classifiers: root, width and blocks of the last stage beside the trunk's, parameters."""

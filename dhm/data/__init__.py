@@ -2,7 +2,7 @@
 
 from dhm.data.images import Images
 from dhm.data.sets import ImageSet, TrainAndTest
-from dhm.data.sources import DATASETS, load, load_test
+from dhm.data.sources import load, load_test
 from dhm.data.streaming import Streamed
 
-__all__ = ["DATASETS", "ImageSet", "Images", "Streamed", "TrainAndTest", "load", "load_test"]
+__all__ = ["ImageSet", "Images", "Streamed", "TrainAndTest", "load", "load_test"]

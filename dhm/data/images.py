@@ -11,6 +11,8 @@ from dhm.randomness import generator
 from dhm.retrieval import SingleQuery
 
 Batch = tuple[torch.Tensor, torch.Tensor]
+MEAN, STD = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+"""Channel statistics of ImageNet, which its released weights expect; used for any streamed or re-identification set."""
 
 
 @dataclass(frozen=True)

@@ -15,12 +15,14 @@ from PIL import Image, ImageDraw
 
 from dhm.randomness import generator
 
+FOLDERS = {"train": "bounding_box_train", "query": "query", "gallery": "bounding_box_test"}
+"""Folders of the Market-1501 layout, by split."""
 HEIGHT, WIDTH = 288, 144
 """Pixels of the canvas; images of other sizes are scaled from it before they are exposed."""
 CAMERAS = 4
 TRAIN_PEOPLE, TEST_PEOPLE = 40, 40
 TAKES = 3  # images of a person on a camera; of the test people's the first is a query
-DISTRACTORS, JUNK = 40, 20  # strangers, and bad crops, in the gallery
+DISTRACTORS, JUNK_SHOTS = 40, 20  # strangers, and bad crops, in the gallery
 _PERSON, _CAMERA, _TAKE = 1, 2, 3  # what a draw is for
 _SKIN = ("#f1c9a5", "#d9a066", "#8d5524", "#5c3a21")
 _HAIR = ("#1c1612", "#4a2f1d", "#b08d57", "#8a8a8a")
@@ -72,7 +74,7 @@ def shots() -> dict[str, list[Shot]]:
     cameras = range(1, CAMERAS + 1)
     train, test = people[:TRAIN_PEOPLE], people[TRAIN_PEOPLE:]
     extra = [Shot(0, 1 + i % CAMERAS, i) for i in range(DISTRACTORS)]
-    extra += [Shot(-1, 1 + i % CAMERAS, i) for i in range(JUNK)]
+    extra += [Shot(-1, 1 + i % CAMERAS, i) for i in range(JUNK_SHOTS)]
     return {
         "train": [Shot(who, camera, take) for who in train for camera in cameras for take in range(TAKES)],
         "query": [Shot(who, camera, 0) for who in test for camera in cameras],
@@ -82,9 +84,8 @@ def shots() -> dict[str, list[Shot]]:
 
 def write(folder: str | Path, seed: int = 0) -> Path:
     """Draw the set into a folder of the Market-1501 layout, as JPEG; the folder."""
-    names = {"train": "bounding_box_train", "query": "query", "gallery": "bounding_box_test"}
     for split, listed in shots().items():
-        inside = Path(folder) / names[split]
+        inside = Path(folder) / FOLDERS[split]
         inside.mkdir(parents=True, exist_ok=True)
         for shot in listed:
             draw(shot, seed).save(inside / shot.name, quality=95)

@@ -23,14 +23,13 @@ from PIL import Image
 from dhm.config import Config
 from dhm.data import pedestrians
 from dhm.data.folders import EXTENSIONS, open_image
-from dhm.data.images import Images
+from dhm.data.images import MEAN, STD, Images
+from dhm.data.pedestrians import FOLDERS
 from dhm.data.selection import evenly_spaced, first_of_each_class
 from dhm.data.sets import TrainAndTest
-from dhm.data.streaming import MEAN, STD
 from dhm.errors import InputError
 from dhm.retrieval import JUNK, Sightings, SingleQuery, lacking_match
 
-FOLDERS = {"train": "bounding_box_train", "query": "query", "gallery": "bounding_box_test"}
 _NAME = re.compile(r"(-1|\d+)_c(\d+)(s\d|_f\d)")
 ENLARGED = 1.125
 """Size before a training image's crop, in units of the crop: 288 x 144 for 256 x 128. The paper says "slightly
@@ -201,7 +200,7 @@ def load(config: Config, data_dir: Path) -> TrainAndTest:
     test_pixels = _pixels([*query.items, *gallery.items], size, open_one)
     task = SingleQuery(query.sightings(), gallery.sightings())
     return TrainAndTest(
-        Path(config.dataset).name,
+        config.dataset_name,
         Images(pixels, new_label[labels[chosen]], MEAN, STD, crop),
         Images(test_pixels, torch.cat([query.identities, gallery.identities]), MEAN, STD, task=task),
         tuple(f"{int(names[i]):04d}" for i in kept),

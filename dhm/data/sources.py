@@ -84,7 +84,7 @@ def load(
         )
         statistics = channel_statistics(pixels)
         train, test = Images(pixels, seen, *statistics), Images(test_pixels, test_labels, *statistics)
-    return TrainAndTest(Path(config.dataset).name, train, test, classes, float((seen != labels).float().mean()))
+    return TrainAndTest(config.dataset_name, train, test, classes, float((seen != labels).float().mean()))
 
 
 def load_test(
@@ -122,18 +122,14 @@ def _labels(source: Source, kept: torch.Tensor, parts: Parts) -> torch.Tensor:
 def _arrays(classes: Sequence[str], **splits: tuple[torch.Tensor, torch.Tensor]) -> Source:
     def read(split: str, indices: torch.Tensor, image_size: int | None) -> torch.Tensor:
         pixels = splits[split][0][indices]
-        return pixels if image_size in (None, pixels.shape[-1]) else _resize(pixels, image_size)
+        if image_size is None or image_size == pixels.shape[-1]:
+            return pixels
+        return F.interpolate(pixels.float(), size=image_size, mode="area").round().byte()
 
     def items(split: str, indices: torch.Tensor) -> list[torch.Tensor]:
         return list(splits[split][0][indices])
 
     return Source(classes, {name: labels for name, (_, labels) in splits.items()}, read, items)
-
-
-def _resize(pixels: torch.Tensor, size: int | None) -> torch.Tensor:
-    """Box-filtered bytes, (N, 3, H, W) -> (N, 3, size, size)."""
-    resized = F.interpolate(pixels.float(), size=size, mode="area") if size else pixels
-    return resized.round().byte()
 
 
 def _fashion_mnist_mini(folder: Path, download: bool) -> Source:

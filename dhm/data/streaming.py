@@ -15,12 +15,10 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as VF
 
 from dhm.data.folders import open_image
-from dhm.data.images import Batch, normalise, upload
+from dhm.data.images import MEAN, STD, Batch, normalise, upload
 from dhm.errors import InputError
 from dhm.randomness import generator, seed_of
 
-MEAN, STD = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
-"""Channel statistics of ImageNet, which its released weights expect; used for any streamed set."""
 _STREAM = 0x5CA1E  # keeps the draws of single images apart from those of whole batches under the same seed
 _ENLARGED = 256 / 224  # an image's shorter side before its centre is cut out, in units of the cut's side
 

@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from dhm.errors import InputError
-from dhm.models.staged import Blueprint, Modules, conv3x3, pooled_head
+from dhm.models.staged import Blueprint, Modules, conv3x3, pooled_head, widened
 
 
 class ParameterFreeShortcut(nn.Module):
@@ -58,7 +58,7 @@ class CifarResNet(Blueprint):
         return {"conv1": conv3x3(3, 16), "bn1": nn.BatchNorm2d(16), "relu": nn.ReLU(inplace=True)}, 16
 
     def stage(self, index: int, channels: int, depth: int, width: float) -> tuple[Modules, int]:
-        out = int(16 * 2 ** (index - 1) * width)
+        out = widened(16 * 2 ** (index - 1), width)
         first = BasicBlock(channels, out, stride=1 if index == 1 else 2)
         return {f"layer{index}": nn.Sequential(first, *(BasicBlock(out, out, 1) for _ in range(depth - 1)))}, out
 

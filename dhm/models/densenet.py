@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from dhm.errors import InputError
-from dhm.models.staged import Blueprint, Modules, conv1x1, conv3x3, preactivated_head
+from dhm.models.staged import Blueprint, Modules, conv1x1, conv3x3, preactivated_head, widened
 
 
 class DenseLayer(nn.Module):
@@ -90,7 +90,7 @@ class DenseNet(Blueprint):
         return {"conv1": conv3x3(3, channels)}, channels
 
     def stage(self, index: int, channels: int, depth: int, width: float) -> tuple[Modules, int]:
-        growth = int(self.growth * width)
+        growth = widened(self.growth, width)
         layer = BottleneckLayer if self.bottleneck else DenseLayer
         block = nn.Sequential(*(layer(channels + i * growth, growth, self.dropout) for i in range(depth)))
         channels += depth * growth

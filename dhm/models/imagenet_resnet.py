@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from dhm.errors import InputError
-from dhm.models.staged import Blueprint, Modules, conv1x1, conv3x3, pooled_head
+from dhm.models.staged import Blueprint, Modules, conv1x1, conv3x3, pooled_head, widened
 
 DEPTHS: dict[int, tuple[int, ...]] = {
     10: (1, 1, 1, 1),  # not in the paper: the smallest network with all four stages
@@ -98,7 +98,7 @@ class ImageNetResNet(Blueprint):
 
     def stage(self, index: int, channels: int, depth: int, width: float) -> tuple[Modules, int]:
         block = BasicBlock if self.depth < 50 else Bottleneck
-        inner = int(self.base * 2 ** (index - 1) * width)
+        inner = widened(self.base * 2 ** (index - 1), width)
         out = block.expansion * inner
         first = block(channels, inner, stride=1 if index == 1 else 2)
         return {f"layer{index}": nn.Sequential(first, *(block(out, inner, 1) for _ in range(depth - 1)))}, out

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from dhm.errors import InputError
-from dhm.models.staged import Blueprint, Modules, conv1x1, conv3x3, pooled_head
+from dhm.models.staged import Blueprint, Modules, conv1x1, conv3x3, pooled_head, widened
 
 WIDTHS = (64, 128, 256, 512, 1024)
 
@@ -47,7 +47,7 @@ class MobileNet(Blueprint):
                 "relu": nn.ReLU(inplace=True)}, channels  # fmt: skip
 
     def stage(self, index: int, channels: int, depth: int, width: float) -> tuple[Modules, int]:
-        out = int(WIDTHS[index - 1] * self.width * width)
+        out = widened(WIDTHS[index - 1] * self.width, width)
         first = separable(channels, out, stride=1 if index == 1 else 2)
         return {f"layer{index}": nn.Sequential(first, *(separable(out, out, 1) for _ in range(depth - 1)))}, out
 

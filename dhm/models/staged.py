@@ -9,6 +9,8 @@ from typing import ClassVar
 import torch
 from torch import nn
 
+from dhm.errors import InputError
+
 Modules = dict[str, nn.Module]
 """Modules in the order they run, by the name they carry in the state dict."""
 
@@ -146,6 +148,18 @@ class Blueprint(ABC):
         net = StagedNet(stem, stages, self.head(channels), put_out)
         net.apply(initialize)
         return net
+
+
+def widened(channels: float, width: float) -> int:
+    """Channels of a layer made `width` times as wide, rounded down.
+
+    Raises:
+        InputError: none is left.
+    """
+    out = int(channels * width)
+    if out < 1:
+        raise InputError(f"width {width} leaves less than 1 of {channels:g} channels; take a larger one")
+    return out
 
 
 def initialize(module: nn.Module) -> None:

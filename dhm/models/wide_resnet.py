@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from dhm.errors import InputError
-from dhm.models.staged import Blueprint, Modules, conv1x1, conv3x3, preactivated_head
+from dhm.models.staged import Blueprint, Modules, conv1x1, conv3x3, preactivated_head, widened
 
 
 class WideBlock(nn.Module):
@@ -53,7 +53,7 @@ class WideResNet(Blueprint):
         return {"conv": conv3x3(3, 16)}, 16
 
     def stage(self, index: int, channels: int, depth: int, width: float) -> tuple[Modules, int]:
-        out = int(16 * 2 ** (index - 1) * self.width * width)
+        out = widened(16 * 2 ** (index - 1) * self.width, width)
         blocks = [WideBlock(channels, out, 1 if index == 1 else 2, self.dropout)]
         blocks += [WideBlock(out, out, 1, self.dropout) for _ in range(depth - 1)]
         return {f"layer{index}": nn.Sequential(*blocks)}, out

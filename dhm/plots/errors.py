@@ -5,15 +5,17 @@ import textwrap
 from collections.abc import Callable, Mapping, Sequence
 
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from dhm.analysis.results import Samples
 from dhm.analysis.statistics import Gain
-from dhm.analysis.variants import FIXED, method_of, spoken
+from dhm.analysis.variants import method_of, spoken
 from dhm.plots.style import METHODS, NAMES, figure
 
 
 def errors(panels: Mapping[str, Samples], unit: str = "top-1 error of B0 (%)") -> Figure:
-    """Mean and standard deviation over seeds for every network and method, a panel for each source."""
+    """Mean and standard deviation over seeds for every network and method, a panel for each source; no bar where there
+    is one run."""
     panels = {title: source for title, source in panels.items() if source}
     tallest = max(len({network for network, _ in source}) for source in panels.values())
     fig, axes = figure(1, len(panels), (5.2 * len(panels), 1.3 + 0.55 * tallest))
@@ -24,7 +26,7 @@ def errors(panels: Mapping[str, Samples], unit: str = "top-1 error of B0 (%)") -
             rows = [i for i, network in enumerate(networks) if (network, method) in source]
             found = [source[networks[i], method] for i in rows]
             heights = [i + 0.2 * (offset - (len(methods) - 1) / 2) for i in rows]
-            spread = [sample.std for sample in found]  # NaN, and no bar, where there is one run
+            spread = [sample.std for sample in found]
             ax.errorbar(
                 [sample.mean for sample in found], heights, fmt="o", capsize=3,
                 xerr=None if all(map(math.isnan, spread)) else spread,
@@ -32,7 +34,7 @@ def errors(panels: Mapping[str, Samples], unit: str = "top-1 error of B0 (%)") -
             )  # fmt: skip
         ax.set(
             title=textwrap.fill(title, 36, break_on_hyphens=False),
-            xlabel=unit,
+            xlabel=_with_spread(unit, source),
             yticks=range(len(networks)),
             yticklabels=networks,
         )
@@ -44,7 +46,7 @@ def errors(panels: Mapping[str, Samples], unit: str = "top-1 error of B0 (%)") -
 def ablation(panels: Mapping[str, Samples], variants: Sequence[str], unit: str = "top-1 error (%)") -> Figure:
     """Errors of a network's variants under each other, coloured by method, a panel for each source.
 
-    A thin line marks the first variant, which the others are read against.
+    A line in its colour marks the first variant, which the others are read against.
     """
     panels = {
         title: {key: sample for key, sample in source.items() if key[1] in variants}
@@ -61,18 +63,29 @@ def ablation(panels: Mapping[str, Samples], variants: Sequence[str], unit: str =
                 sample, colour = source[network, name], METHODS[method_of(name)]
                 ax.errorbar(
                     sample.mean, row, xerr=sample.std, fmt="o", capsize=3,
-                    color=colour, markerfacecolor="white" if name.endswith(FIXED) else colour,
+                    color=colour,
                 )  # fmt: skip
                 if row == 0:
-                    ax.axvline(sample.mean, color=colour, linewidth=1, zorder=0)
-        ax.set(title=title, xlabel=unit, yticks=range(len(variants)))
+                    ax.axvline(sample.mean, color=colour, linewidth=1.5, zorder=1)
+        ax.set(
+            title=title,
+            xlabel=f"{_with_spread(unit, source)}\nline: {spoken(variants[0])}",
+            yticks=range(len(variants)),
+        )
         ax.set_yticklabels([spoken(name) for name in variants] if ax is axes[0] else [])
         ax.set_ylim(len(variants) - 0.5, -0.5)
     return fig
 
 
+def _with_spread(unit: str, source: Samples) -> str:
+    """What an axis shows, with the meaning of its bars if there are any."""
+    single = all(math.isnan(sample.std) for sample in source.values())
+    return unit if single else f"{unit}, mean ± deviation over seeds"
+
+
 def forest(panels: Mapping[str, Sequence[Gain]], name: Callable[[Gain], str] = lambda gain: gain.label) -> Figure:
-    """Gains with their intervals, a panel for each source; filled dots where the interval lies above 0.
+    """Gains with their intervals, a panel for each source; filled dots where the interval lies above 0,
+    as the legend says.
 
     Args:
         panels: title -> gains.
@@ -91,4 +104,9 @@ def forest(panels: Mapping[str, Sequence[Gain]], name: Callable[[Gain], str] = l
         ax.set(title=title, xlabel="gain (points of top-1 error)")
         ax.set(yticks=range(len(found)), yticklabels=[name(gain) for gain in found])
         ax.set_ylim(len(found) - 0.5, -0.5)
+    handles = [
+        Line2D([], [], color="#444444", marker="o", linestyle="", markerfacecolor=face, label=told)
+        for face, told in (("#444444", "interval above 0"), ("white", "interval reaches 0 or below"))
+    ]
+    fig.legend(handles=handles, loc="outside lower center", ncols=2, frameon=False)
     return fig

@@ -1,30 +1,36 @@
 """Runs at a glance: accuracy, every classifier, and the gap between training and test images, epoch by epoch."""
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from dhm.analysis.variants import method_of, spoken
-from dhm.metrics import main_error
+from dhm.metrics import error_name, main_error
 from dhm.plots.curves import Epochs
 from dhm.plots.style import METHODS, figure
 
 STYLES: tuple[Literal["-", "--", ":", "-."], ...] = ("-", "--", ":", "-.")
 MARKERS = "os^D"
 """Of lines and of single epochs, which are no lines yet: of B0, B1, B2, ..."""
+TRAINING: dict[str, Any] = {"linewidth": 0.8, "alpha": 0.7, "markerfacecolor": "white"}
+"""Thin, since dashes tell classifiers apart."""
 
 
 def overview(runs: Mapping[str, Epochs], epochs: int | None = None) -> Figure:
     """Three panels: B0's accuracy, the test error of every classifier, B0's training minus test accuracy.
 
+    A search has no accuracy: its mAP stands in the first panel, 100 - mAP in the second, nothing in the third, which
+    is left out where all runs are tested by one.
+
     Args:
-        runs: name, which starts with the method -> metrics of the run so far; of a search 100 - mAP is the error.
+        runs: name, which starts with the method -> metrics of the run so far.
         epochs: how far the axis goes; by default as far as the runs.
     """
-    fig, axes = figure(1, 3, (9.6, 3.6 + 0.24 * max(0, len(runs) - 5)))
+    called = {name: error_name(lines[0]["test"]["B0"]) for name, lines in runs.items()}
+    fig, axes = figure(1, 3 if "error" in called.values() else 2, (9.6, 3.6 + 0.24 * max(0, len(runs) - 5)))
     heads = list(dict.fromkeys(head for lines in runs.values() for line in lines for head in line["test"]))
     for name, lines in runs.items():
         colour, x = METHODS[method_of(name)], [line["epoch"] + 1 for line in lines]
@@ -33,21 +39,31 @@ def overview(runs: Mapping[str, Epochs], epochs: int | None = None) -> Figure:
         train = [100 * line["train"]["accuracy/B0"] for line in lines]
         error = {head: [main_error(line["test"][head]) for line in lines if head in line["test"]] for head in heads}
         test = [100 - value for value in error["B0"]]
-        axes[0].plot(x, train, color=colour, marker=dot)
-        axes[0].plot(x, test, "--", color=colour, marker=dot, markerfacecolor="white")
+        axes[0].plot(x, train, color=colour, marker=dot, **TRAINING)
+        axes[0].plot(x, test, color=colour, marker=dot)
         for head, style, mark in zip(heads, STYLES, MARKERS, strict=False):
             if error[head]:
                 axes[1].plot(x, error[head], style, color=colour, marker=mark if single else "")
-        axes[2].plot(x, [a - b for a, b in zip(train, test, strict=True)], color=colour, marker=dot)
-    titles = ("B0: training –, test - -", "test error of each classifier", "B0: training minus test")
-    for ax, title, unit in zip(axes, titles, ("accuracy (%)", "error (%)", "points"), strict=True):
+        if called[name] == "error":
+            axes[2].plot(x, [a - b for a, b in zip(train, test, strict=True)], color=colour, marker=dot)
+    titles = ("B0 in training and test", "every classifier in the test", "B0: training minus test")
+    missed = " or ".join(dict.fromkeys(called.values()))
+    tested = missed.replace("error", "accuracy").replace("100 − ", "")
+    accuracy = "accuracy" if tested == "accuracy" else f"training accuracy,\ntest {tested}"
+    units = (f"{accuracy} (%)", f"{missed} (%)", "points")
+    for ax, title, unit in zip(axes, titles, units, strict=False):
         ax.set(title=title, xlabel="epoch", ylabel=unit)
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         if epochs:
             ax.set_xlim(0.5, epochs + 0.5)
-    axes[2].axhline(0, color="#888888", linewidth=1)
-    handles = [Line2D([], [], color=METHODS[method_of(name)], label=spoken(name)) for name in runs]
+    if len(axes) == 3:
+        axes[2].axhline(0, color="#888888", linewidth=1)
     early = any(len(lines) == 1 for lines in runs.values())
+    dot = "o" if early else ""
+    both = [Line2D([], [], color="#222222", marker=dot, label="training", **TRAINING),
+            Line2D([], [], color="#222222", marker=dot, label="test")]  # fmt: skip
+    axes[0].legend(handles=both, frameon=False)
+    handles = [Line2D([], [], color=METHODS[method_of(name)], label=spoken(name)) for name in runs]
     handles += [
         Line2D([], [], color="#222222", linestyle=style, marker=mark if early else "", label=head)
         for head, style, mark in zip(heads, STYLES, MARKERS, strict=False)

@@ -8,8 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from dhm.analysis.terms import Term
-from dhm.plots.network import HEADS
-from dhm.plots.style import figure
+from dhm.plots.style import HEADS, figure
 
 
 def terms(logits: Mapping[str, Sequence[float]], target: int, found: Sequence[Term]) -> Figure:

@@ -12,9 +12,10 @@ from typing import Any
 import ipywidgets
 
 from dhm import paths, recipes
-from dhm.config import Config
+from dhm.config import METHODS, Config
 from dhm.plots.runs import overview
 from dhm.plots.style import NAMES
+from dhm.presets import resolve
 from dhm.runs import RunRecord, find
 from dhm.widgets.runs import called
 from dhm.widgets.view import WIDE, Screen, View, pick, row
@@ -27,7 +28,7 @@ LOG = "training.log"
 
 def configuration(method: str = "dhm", seed: int = 0, epochs: int = 12, preset: str = "") -> Config:
     """A small run to watch: the preset's smallest ResNet for so many epochs, the learning rate falling twice."""
-    small = preset if recipes.resolve(preset) == "smoke" else "quick"
+    small = preset if resolve(preset) == "smoke" else "quick"
     changes = {"epochs": epochs, "milestones": (epochs // 2, epochs * 5 // 6), "experiment": "live"}
     return recipes.table1(small, ["cifar_resnet"], [method], [seed], **changes)[0]
 
@@ -99,7 +100,7 @@ def view(record: RunRecord, running: bool | None = None) -> View:
 
 def explore(runs_dir: str | Path | None = None, preset: str = "") -> ipywidgets.VBox:
     """Start a small training or choose one that is under way, watch it, stop it. The kernel stays free meanwhile."""
-    method = pick("method", [(NAMES[name], name) for name in recipes.METHODS], "dhm")
+    method = pick("method", [(NAMES[name], name) for name in METHODS], "dhm")
     epochs = ipywidgets.IntSlider(value=12, min=2, max=60, description="epochs", style=WIDE, layout={"width": "260px"})
     seed = ipywidgets.BoundedIntText(value=0, min=0, max=9999, description="seed", style=WIDE)
     seed.layout.width = "120px"

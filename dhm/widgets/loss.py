@@ -5,9 +5,8 @@ from collections.abc import Mapping, Sequence
 import ipywidgets
 
 from dhm.analysis.terms import dissect, frame
-from dhm.losses import DIRECTIONS, METHODS
-from dhm.plots.network import HEADS
-from dhm.plots.style import NAMES
+from dhm.config import DIRECTIONS, METHODS
+from dhm.plots.style import HEADS, NAMES
 from dhm.plots.terms import terms
 from dhm.widgets.view import View, explorer, pick, row, slide
 

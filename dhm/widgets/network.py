@@ -99,7 +99,7 @@ def explore() -> ipywidgets.VBox:
         fields.clear()
         if name.value in FAMILIES:
             for field in dataclasses.fields(FAMILIES[name.value]):
-                if field.name != "num_classes":
+                if field.name != "num_classes" and field.default is not None:  # None lets the family choose
                     fields[field.name] = _control(field.name, field.default)
         family.children = tuple(fields.values())
         for control in fields.values():

@@ -8,7 +8,7 @@ import pandas as pd
 
 from dhm import paths
 from dhm.analysis.variants import method_of, spoken, variant
-from dhm.metrics import main_error
+from dhm.metrics import error_name, main_error
 from dhm.plots.runs import overview
 from dhm.plots.style import METHODS
 from dhm.runs import RunRecord, find
@@ -18,6 +18,7 @@ NONE = (
     "There are no runs to show yet. Train some, e.g. with the notebook table1_cifar100 or with "
     "`python -m dhm train --preset quick --method baseline dsl dhm`, and run this cell again."
 )
+GAP = "gap of B0 (points)"
 
 
 def choices(*folders: str | Path) -> dict[str, RunRecord]:
@@ -60,17 +61,19 @@ def view(records: Sequence[RunRecord]) -> View:
     rows = {}
     for name, record in names.items():
         last = record.metrics[-1]
-        errors = {f"error of {head} (%)": main_error(values) for head, values in last["test"].items()}
-        gap = 100 * last["train"]["accuracy/B0"] - (100 - errors["error of B0 (%)"])
-        rows[spoken(name)] = {"epochs": last["epoch"] + 1, **errors, "gap of B0 (points)": gap}
+        row = {f"{error_name(values)} of {head} (%)": main_error(values) for head, values in last["test"].items()}
+        if "error of B0 (%)" in row:  # a search has no accuracy to be compared
+            row[GAP] = 100 * last["train"]["accuracy/B0"] - (100 - row["error of B0 (%)"])
+        rows[spoken(name)] = {"epochs": last["epoch"] + 1, **row}
     table = pd.DataFrame.from_dict(rows, orient="index")
     figures = table.columns.drop("epochs")
     table[figures] = table[figures].map(lambda number: "–" if pd.isna(number) else f"{number:.2f}")
-    table = table[sorted(table.columns, key=lambda column: column.startswith("gap"))]
+    table = table[sorted(table.columns, key=lambda column: column == GAP)]
     small = any(record.config.dataset in ("fashion-mnist-mini", "pedestrians") for record in records)
-    words = f"{len(records)} run{'s' if len(records) > 1 else ''} after the last epoch. "
-    words += "The gap is training minus test accuracy, of which the first is measured on augmented images while the "
-    words += "weights change."
+    words = f"{len(records)} run{'s' if len(records) > 1 else ''} after the last epoch."
+    if GAP in table:
+        words += " The gap is training minus test accuracy, of which the first is measured on augmented images while "
+        words += "the weights change."
     words += " Runs on the embedded images check the pipeline; they are no evidence." if small else ""
     return View(words, overview({name: record.metrics for name, record in names.items()}), table)
 
