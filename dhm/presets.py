@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from dhm.data import reid
@@ -86,7 +87,8 @@ def resolve(preset: str) -> str:
 def settings(preset: str, arch: str, method: str = "baseline", dataset: str = "") -> dict[str, Any]:
     """Network, data and optimisation under a preset, as fields of `Config`.
 
-    A data set of re-identification asks for its recipe; MobileNet has no other.
+    A data set of re-identification, by its name or a path that ends with it, asks for its recipe; MobileNet has no
+    other.
 
     The quick and smoke presets take a family's name for its smallest member. Of the ImageNet recipes alone the
     augmentation depends on the method: DHM trains shallow networks without scale augmentation.
@@ -98,8 +100,9 @@ def settings(preset: str, arch: str, method: str = "baseline", dataset: str = ""
     small = preset in SMALL
     member: dict[str, Any] = {"arch": arch, "options": QUICK_MEMBERS.get(arch, {}) if small else {}}
     family = family_of(arch)
-    if family == "mobilenet" or dataset in reid.DATASETS:
-        return reid_settings(preset, arch, dataset if dataset in reid.DATASETS else "")
+    searched = Path(dataset).name in reid.DATASETS
+    if family == "mobilenet" or searched:
+        return reid_settings(preset, arch, dataset if searched else "")
     if family == "imagenet_resnet":
         recipe = {"quick": IMAGENET_QUICK, "smoke": IMAGENET_SMOKE}.get(preset, IMAGENET_PAPER)
         released = IMAGENET_RELEASED if preset == "released" else {}

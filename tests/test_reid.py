@@ -21,6 +21,7 @@ from dhm.data.images import crop_and_flip
 from dhm.data.pedestrians import Shot
 from dhm.estimate import estimate
 from dhm.evaluation import evaluate
+from dhm.presets import settings
 from dhm.randomness import generator
 from dhm.retrieval import SingleQuery
 from dhm.trainer import Trainer, optimizer_of
@@ -325,6 +326,12 @@ def test_the_optimizer_is_amsgrad_with_the_papers_settings() -> None:
     assert isinstance(optimizer_of(dhm.Config(), net), torch.optim.SGD)
 
 
+def test_a_path_asks_for_the_same_recipe() -> None:
+    named, placed = (settings("paper", "resnet50", "dhm", where) for where in ("market1501", "/scratch/market1501"))
+    assert placed == {**named, "dataset": "/scratch/market1501"}
+    assert named["optimizer"] == "amsgrad"
+
+
 def test_recipe_of_section_4_2() -> None:
     runs = recipes.table3("paper")
     assert len(runs) == 2 * 2 * 3
@@ -346,11 +353,11 @@ def test_recipe_of_section_4_2() -> None:
 def test_weights_that_cannot_be_had_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     monkeypatch.setattr(torch.hub, "load_state_dict_from_url", lambda *_, **__: pytest.fail("downloaded unasked"))
-    settings = {**WARM, "arch": "resnet50", "options": {}, "weights": "imagenet"}
+    values = {**WARM, "arch": "resnet50", "options": {}, "weights": "imagenet"}
     with pytest.raises(dhm.InputError, match=r"are not in its cache: put resnet50-\w+\.pth into .*checkpoints"):
-        dhm.fit(dhm.Config(**settings), runs_dir=tmp_path)
+        dhm.fit(dhm.Config(**values), runs_dir=tmp_path)
     with pytest.raises(dhm.InputError, match="torchvision has no ImageNet weights for mobilenet_v1"):
-        dhm.fit(dhm.Config(**{**settings, "arch": "mobilenet_v1"}), runs_dir=tmp_path)
+        dhm.fit(dhm.Config(**{**values, "arch": "mobilenet_v1"}), runs_dir=tmp_path)
     other = tmp_path / "other.pth"
     torch.save(dhm.create_model("imagenet_resnet", 5, "none", depth=10, base=16).backbone.state_dict(), other)
     with pytest.raises(dhm.InputError, match=r"other\.pth does not fit imagenet_resnet_base8_depth10"):

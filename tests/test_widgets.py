@@ -260,7 +260,7 @@ def test_a_mutual_learning_run_stands_beside_the_others(tmp_path: Path) -> None:
         write_run(tmp_path, small_config(experiment="g", method=method, branches=branches), 20.0)
     found = runs.choices(tmp_path)
     assert [name.rpartition(" · ")[2] for name in runs.first(found)] == [
-        "baseline, seed 0",
-        "DHM, seed 0",
-        "DML, seed 0",
+        "baseline (seed 0)",
+        "DHM (seed 0)",
+        "DML (seed 0)",
     ]

@@ -34,8 +34,12 @@ def choices(*folders: str | Path) -> dict[str, RunRecord]:
 
 
 def called(record: RunRecord) -> str:
-    """A run's variant and seed, e.g. "DHM, seed 0"."""
-    return f"{spoken(variant(record.config.to_dict()))}, seed {record.config.seed}"
+    """A run's variant and seed, e.g. "DHM (seed 0)"."""
+    return spoken(_named(record))
+
+
+def _named(record: RunRecord) -> str:
+    return f"{variant(record.config.to_dict())}, seed {record.config.seed}"
 
 
 def first(found: Mapping[str, RunRecord]) -> list[str]:
@@ -56,8 +60,8 @@ def view(records: Sequence[RunRecord]) -> View:
         return View(NONE)
     names: dict[str, RunRecord] = {}
     for record in records:
-        name = f"{variant(record.config.to_dict())}, seed {record.config.seed}"
-        names[name if name not in names else f"{name} ({record.config.experiment}, {record.config.digest})"] = record
+        name = _named(record)
+        names[name if name not in names else f"{name}, {record.config.experiment}, {record.config.digest}"] = record
     rows = {}
     for name, record in names.items():
         last = record.metrics[-1]
