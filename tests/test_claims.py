@@ -16,7 +16,7 @@ from scipy import stats
 import dhm
 from dhm import __main__ as cli
 from dhm import notebook, paper, paths, recipes
-from dhm.analysis import claims, cost, deciding, judgement, proofs, report, shelf, smooth
+from dhm.analysis import claims, cost, deciding, judgement, measures, proofs, report, shelf, smooth
 from dhm.analysis.results import published
 from dhm.flops import flops
 
@@ -174,15 +174,15 @@ def test_measured_quantities_are_told_on_their_page_as_the_report_tells_them(tmp
             records.append(dhm.RunRecord.read(write_run(tmp_path, config, 40.0)))
             (records[-1].folder / "gradients.csv").write_text(rows.format(cosine))
     found = shelf.Shelf({}, NOTHING.measured, records, [], [])
-    (sentence,) = judgement.measured("gradient_consistency", found)
+    (sentence,) = measures.sentences("gradient_consistency", found)
     half = stats.t.ppf(0.975, 2) * (2 * 0.02 / 2) ** 0.5
     interval = f"[{0.3 - half:+.3f}, {0.3 + half:+.3f}]"
     assert f"DHM minus DSL +0.300 {interval}, no verdict planned: agrees in sign" in sentence
     in_report = finding(judgement.judge(CLAIMS, found), "consistency")
     assert in_report.ours in sentence
     assert in_report.verdict in sentence
-    likeness, cka = judgement.measured("figure4_correlation", found)
-    assert likeness.endswith(": not run")
+    likeness, cka = measures.sentences("figure4_correlation", found)
+    assert likeness.endswith(": not run.")
     assert "CKA" in cka
 
 

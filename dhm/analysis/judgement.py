@@ -1,24 +1,21 @@
 """The claims judged: what the paper's own numbers carry, and what the run records say."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 
 import pandas as pd
 
-from dhm.analysis import evidence, kept
-from dhm.analysis.claims import MORE_IS_BETTER, Claim, Finding, compared, networks, printed_errors, read
+from dhm.analysis import evidence, measures
+from dhm.analysis.claims import MORE_IS_BETTER, Claim, Finding, compared, networks, printed_errors
 from dhm.analysis.factorial import Interaction, interaction
 from dhm.analysis.proofs import PROOFS
 from dhm.analysis.results import Samples, by_dataset, missed, samples
 from dhm.analysis.shelf import Shelf
 from dhm.analysis.statistics import Gain, Sample, holm, label, tost, verdict, welch, word
-from dhm.analysis.variants import spoken
 from dhm.analysis.wrong_labels import by_ratio
-from dhm.errors import InputError
 from dhm.paper import PAPER_SEEDS
-from dhm.runs import RunRecord
 
 
 @dataclass(frozen=True)
@@ -56,7 +53,7 @@ def judge(claims: Sequence[Claim], shelf: Shelf) -> list[Finding]:
         elif claim.kind == "same":
             found.append(_same(claim))
         elif claim.kind == "measure":
-            found.append(Finding(claim, "no number", "–", *_measured(claim, shelf)))
+            found.append(Finding(claim, "no number", "–", *measures.compare(claim, shelf)))
         else:
             own = ours.get((claim.tables[0], claim.metric), Ours({}, {}))
             elsewhere = [measured[name, claim.first, claim.second] for name in claim.elsewhere
@@ -65,17 +62,6 @@ def judge(claims: Sequence[Claim], shelf: Shelf) -> list[Finding]:
             judged = alone[claim.kind](claim, own) if claim.kind in alone else _comparison(claim, own, elsewhere)
             found.append(judged)
     return found
-
-
-def measured(notebook: str, shelf: Shelf) -> list[str]:
-    """What the report says of a notebook's claims on measured quantities, a sentence a claim."""
-    claims = [claim for claim in read() if (claim.kind, claim.notebook) == ("measure", notebook)]
-    return [
-        f"{found.claim.place}. *{found.claim.claim}*: "
-        + (found.verdict if found.ours == "–" else
-           f"{spoken(found.claim.first)} minus {spoken(found.claim.second)} {found.ours}, {found.verdict}.")
-        for found in judge(claims, shelf)
-    ]  # fmt: skip
 
 
 def _ours(table: str, metric: str, claims: Sequence[Claim], runs: pd.DataFrame) -> Ours:
@@ -213,66 +199,3 @@ def _summed(claim: Claim, runs: Mapping[str, tuple[Gain, str]]) -> str:
         return f"{words[0]} (all {len(words)})"
     counts = ", ".join(f"{words.count(word)} {word}" for word in dict.fromkeys(words))
     return f"{'contradicted' if 'contradicted' in words else 'inconclusive'}: {counts}"
-
-
-def _measured(claim: Claim, shelf: Shelf) -> tuple[str, str]:
-    """Difference of a measured quantity, in the paper's runs and in the protocol's; no verdict is planned on it."""
-    told, words = [], []
-    for name, records in _groups(claim, shelf).items():
-        values = measures(records, claim.metric)
-        first, second = (Sample.of(values.get(method, [])) for method in (claim.first, claim.second))
-        if not (first.n and second.n):
-            continue
-        gain = welch(name, first, second)
-        digits = 2 if claim.metric == "train_accuracy" else 3
-        interval = f" [{gain.low:+.{digits}f}, {gain.high:+.{digits}f}]" if math.isfinite(gain.low) else " (one run)"
-        told.append(f"{gain.value:+.{digits}f}{interval}")
-        sign = "agrees" if gain.value > 0 else "disagrees"
-        sure = gain.low > 0 or gain.high < 0
-        told_by = "" if sure else ", one run" if math.isinf(gain.low) else ", within chance"
-        words.append(f"{sign} in sign{told_by} ({name})")
-    return ("; ".join(told), "no verdict planned: " + "; ".join(words)) if told else ("–", "not run")
-
-
-def _groups(claim: Claim, shelf: Shelf) -> dict[str, list[RunRecord]]:
-    """Records that bear on a claim by the network of its table they trained, or their experiment of the protocol."""
-    groups: dict[str, list[RunRecord]] = {}
-    for table in claim.tables:
-        folders = shelf.of_the_paper[table]["folder"] if table in shelf.of_the_paper else []
-        for record in map(RunRecord.read, folders):
-            if not claim.networks or record.config.network in claim.networks:
-                groups.setdefault(record.config.network, []).append(record)
-    for record in shelf.records:
-        if record.config.experiment in claim.elsewhere:
-            groups.setdefault(record.config.experiment, []).append(record)
-    return groups
-
-
-MEASURES: Mapping[str, tuple[Callable[[Iterable[RunRecord]], pd.DataFrame], str, str, str]] = {
-    "gradient_cosine": (kept.gradients, "cosine", "loss", "cross-entropy"),
-    "kernel_correlation": (kept.likenesses, "observed", "statistic", "entry by entry: mean"),
-    "cka": (kept.likenesses, "observed", "statistic", "CKA"),
-}
-"""A measured quantity: the kept table it is in, its column, and the column and word that choose its rows."""
-
-
-def measures(records: Sequence[RunRecord], metric: str) -> dict[str, list[float]]:
-    """method -> a quantity of each of its runs: B0's training accuracy in the last epoch in percent, or one of
-    `MEASURES`, the mean over stages and pairs or over layers.
-
-    Raises:
-        InputError: another quantity.
-    """
-    if metric == "train_accuracy":
-        found: dict[str, list[float]] = {}
-        for record in records:
-            found.setdefault(record.config.method, []).append(100 * record.metrics[-1]["train"]["accuracy/B0"])
-        return found
-    if metric not in MEASURES:
-        raise InputError(f"a measure must be one of train_accuracy, {', '.join(MEASURES)}, not {metric!r}")
-    gather, column, chooser, chosen = MEASURES[metric]
-    table = gather(records)
-    if table.empty:
-        return {}
-    means = table[table[chooser] == chosen].groupby(["method", "seed"])[column].mean()
-    return {str(method): list(values) for method, values in means.groupby("method")}
