@@ -120,7 +120,10 @@ def test_a_search_is_no_error(tmp_path: Path, three_runs: Path) -> None:
     assert "gap" not in shown.words
     assert shown.figure is not None
     assert_readable(shown.figure)
-    assert [ax.get_ylabel() for ax in shown.figure.axes] == ["training accuracy,\ntest mAP (%)", "100 − mAP (%)"]
+    assert [ax.get_ylabel() for ax in shown.figure.axes] == [
+        "accuracy (%);\ntest of a search: mAP (%)",
+        "100 − mAP (%)",
+    ]
     both = runs.view([search, next(iter(runs.choices(three_runs).values()))])
     assert both.figure is not None
     assert_readable(both.figure)

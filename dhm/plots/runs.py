@@ -48,9 +48,8 @@ def overview(runs: Mapping[str, Epochs], epochs: int | None = None) -> Figure:
             axes[2].plot(x, [a - b for a, b in zip(train, test, strict=True)], color=colour, marker=dot)
     titles = ("B0 in training and test", "every classifier in the test", "B0: training minus test")
     missed = " or ".join(dict.fromkeys(called.values()))
-    tested = missed.replace("error", "accuracy").replace("100 − ", "")
-    accuracy = "accuracy" if tested == "accuracy" else f"training accuracy,\ntest {tested}"
-    units = (f"{accuracy} (%)", f"{missed} (%)", "points")
+    accuracy = "accuracy (%)" if missed == "error" else "accuracy (%);\ntest of a search: mAP (%)"
+    units = (accuracy, f"{missed} (%)", "points")
     for ax, title, unit in zip(axes, titles, units, strict=False):
         ax.set(title=title, xlabel="epoch", ylabel=unit)
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
