@@ -121,11 +121,15 @@ def test_tables_show_what_the_samples_hold(runs: pd.DataFrame) -> None:
 def test_gain_table_of_single_runs_tests_by_image(runs: pd.DataFrame) -> None:
     comparisons = [("baseline", "dhm")]
     found = results.gains(results.samples(runs), comparisons)
-    words = results.verdicts(found, {}, same_data=False, seeds=5, comparisons=comparisons)
-    table = results.gain_table(found, words, pairs.observed(runs, comparisons))
-    assert "p (McNemar)" in table.columns
-    assert "p (Welch)" not in table.columns
-    assert table["verdict"].iloc[0].endswith("in sign (one run)")
+    network = "cifar_resnet_depth8"
+    printed = {(network, method): Sample.of([error]) for method, error in (("baseline", 30.0), ("dhm", 27.0))}
+    for known, word in ((printed, "in sign (one run)"), ({}, "one run")):  # without a printed gain there is no sign
+        words = results.verdicts(found, known, same_data=False, seeds=5, comparisons=comparisons)
+        table = results.gain_table(found, words, pairs.observed(runs, comparisons))
+        assert "p (McNemar)" in table.columns
+        assert "p (Welch)" not in table.columns
+        assert table["verdict"].iloc[0].endswith(word)
+    assert table["verdict"].iloc[0] == "one run"
 
 
 def test_costs_tell_variants_apart() -> None:
