@@ -49,7 +49,6 @@ class DHMLoss(nn.Module):
         self.method, self.direction, self.temperature = method, direction, float(temperature)
         self.ce_weights, self.mimic_weights = dict(ce_weights or {}), dict(mimic_weights or {})
         self.label_smoothing = label_smoothing
-        self._checked: set[tuple[str, ...]] = set()
         self._kept_pairs: dict[Any, tuple[list[tuple[int, int]], torch.Tensor]] = {}
 
     def forward(
@@ -75,9 +74,8 @@ class DHMLoss(nn.Module):
         """
         if isinstance(logits, torch.Tensor):
             logits = {MAIN: logits}
-        elif tuple(logits) not in self._checked:
+        elif self.ce_weights or self.mimic_weights:
             self.check(tuple(logits))
-            self._checked.add(tuple(logits))
         heads = (MAIN,) if self.method == "baseline" else tuple(logits)
         # All heads as one (heads, N, K) block: each later line is one operation, however many branches there are.
         block = torch.stack([logits[head] for head in heads])

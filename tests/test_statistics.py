@@ -218,3 +218,11 @@ def test_gains_of_table_3_are_rises_of_map() -> None:
     table = results.error_table({"paper": published}, more_is_better=True)
     assert table["gain of DHM"].tolist() == ["+6.40", "+6.00", "+3.50", "+4.90"]
     assert table["gain of DSL"].tolist() == ["+1.70", "+1.10", "+0.00", "+1.20"]
+
+
+@pytest.mark.parametrize("confidence", [0.95, 0.9875])
+def test_interval_of_a_mean_is_scipys(confidence: float) -> None:
+    values = [0.31, 0.12, 0.27, -0.05, 0.4]
+    expected = stats.ttest_1samp(values, 0).confidence_interval(confidence)
+    assert Sample.of(values).interval(confidence) == pytest.approx((expected.low, expected.high))
+    assert Sample.of(values[:1]).interval() == (-math.inf, math.inf)

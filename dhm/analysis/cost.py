@@ -56,4 +56,4 @@ def _shown(hours: float) -> str:
 def _size(config: Config) -> int | tuple[int, int]:
     """Pixels of a side of a run's images; height and width of pedestrians."""
     size = config.image_size or 32
-    return (size, size // 2) if config.dataset in DATASETS else size
+    return (size, size // 2) if config.dataset_name in DATASETS else size

@@ -119,7 +119,7 @@ def judge(table: pd.DataFrame, permutations: int, first: str = "dsl", second: st
         counts = {method: beyond[statistic, method] for method in (first, second)}
         least = {method: needed(len(count), 2 * len(statistics)) for method, count in counts.items()}
         gap = (height[statistic, second] - height[statistic, first]).dropna()
-        low, high = _interval(gap, 1 - LEVEL / len(statistics))
+        low, high = Sample.of(list(gap)).interval(1 - LEVEL / len(statistics))
         drawn = min(permutations, MATCHINGS) if statistic == MATCHING else permutations
         sure = [method for method, least_of in least.items() if least_of and counts[method].sum() >= least_of]
         if layers[statistic].max() / (1 + drawn) > LEVEL:
@@ -153,12 +153,3 @@ def _word(first: str, second: str, sure: Sequence[str], low: float) -> str:
     if second not in sure:
         return f"a correspondence shown under {spoken(first)} alone"
     return "agrees with the paper" if low > 0 else f"a correspondence, not shown to be larger under {spoken(second)}"
-
-
-def _interval(values: pd.Series, confidence: float) -> tuple[float, float]:
-    """Of their mean, by Student's t; infinite for fewer than two."""
-    sample = Sample.of(list(values))
-    if sample.n < 2:
-        return -math.inf, math.inf
-    half = float(stats.t.ppf((1 + confidence) / 2, sample.n - 1)) * sample.std / math.sqrt(sample.n)
-    return sample.mean - half, sample.mean + half

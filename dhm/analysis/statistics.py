@@ -30,6 +30,13 @@ class Sample:
         mean = float(np.mean(values)) if len(values) else math.nan
         return cls(mean, float(np.std(values, ddof=1)) if len(values) > 1 else math.nan, len(values))
 
+    def interval(self, confidence: float = 1 - LEVEL) -> tuple[float, float]:
+        """Of the mean, by Student's t; infinite for fewer than two runs."""
+        if self.n < 2:
+            return -math.inf, math.inf
+        half = float(stats.t.ppf((1 + confidence) / 2, self.n - 1)) * self.std / math.sqrt(self.n)
+        return self.mean - half, self.mean + half
+
     def __str__(self) -> str:
         if self.n == 0:
             return "–"
@@ -144,9 +151,9 @@ def word(
         return "not run"
     if at_least is None and paper_gain is not None and paper_gain < 0:
         return word(-value, -high, -low, fewest, -paper_gain, same_data, seeds)
-    if fewest == 1 and paper_gain is None and at_least is None:
-        return "one run"
     if fewest == 1:
+        if paper_gain is None and at_least is None:
+            return "one run"
         if at_least:
             return f"{'agrees' if value > at_least else 'falls short'} (one run)"
         tie = abs(value) <= (MARGIN if paper_gain == 0 else 0)

@@ -51,9 +51,9 @@ def _usual_augmentation(run: Mapping[str, Any]) -> str:
 
 def spoken(name: str) -> str:
     """A variant as tables and figures print it: "dsl, bare heads at B1" is "DSL (bare heads) at B1"."""
-    method, *departures = name.partition(" at ")[0].split(", ")
-    place = "".join(name.partition(" at ")[1:])
-    told = method + (f" ({', '.join(departures)})" if departures else "") + place
+    trained, *head = name.split(" at ")
+    method, *departures = trained.split(", ")
+    told = " at ".join([method + (f" ({', '.join(departures)})" if departures else ""), *head])
     return told.replace("dsl", "DSL").replace("dhm", "DHM").replace("dml", "DML")
 
 

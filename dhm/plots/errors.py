@@ -61,10 +61,7 @@ def ablation(panels: Mapping[str, Samples], variants: Sequence[str], unit: str =
                 if (network, name) not in source:
                     continue
                 sample, colour = source[network, name], METHODS[method_of(name)]
-                ax.errorbar(
-                    sample.mean, row, xerr=sample.std, fmt="o", capsize=3,
-                    color=colour,
-                )  # fmt: skip
+                ax.errorbar(sample.mean, row, xerr=sample.std, fmt="o", capsize=3, color=colour)
                 if row == 0:
                     ax.axvline(sample.mean, color=colour, linewidth=1.5, zorder=1)
         ax.set(

@@ -17,7 +17,7 @@ from dhm.plots.runs import overview
 from dhm.plots.style import NAMES
 from dhm.presets import resolve
 from dhm.runs import RunRecord, find
-from dhm.widgets.runs import called
+from dhm.widgets.runs import called, named
 from dhm.widgets.view import WIDE, Screen, View, pick, row
 
 EVERY = 1.0
@@ -94,8 +94,7 @@ def view(record: RunRecord, running: bool | None = None) -> View:
         words += f" Its last words: {log.read_text().strip()[-300:] or 'none'}"
     if not metrics:
         return View(words + ("" if done or running is False else " The first epoch has not ended yet."))
-    name = f"{config.method}, seed {config.seed}"
-    return View(words, overview({name: metrics}, config.epochs))
+    return View(words, overview({named(record): metrics}, config.epochs))
 
 
 def explore(runs_dir: str | Path | None = None, preset: str = "") -> ipywidgets.VBox:

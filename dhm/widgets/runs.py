@@ -35,10 +35,11 @@ def choices(*folders: str | Path) -> dict[str, RunRecord]:
 
 def called(record: RunRecord) -> str:
     """A run's variant and seed, e.g. "DHM (seed 0)"."""
-    return spoken(_named(record))
+    return spoken(named(record))
 
 
-def _named(record: RunRecord) -> str:
+def named(record: RunRecord) -> str:
+    """The same as figures take it, the method first: "dhm, seed 0"."""
     return f"{variant(record.config.to_dict())}, seed {record.config.seed}"
 
 
@@ -60,7 +61,7 @@ def view(records: Sequence[RunRecord]) -> View:
         return View(NONE)
     names: dict[str, RunRecord] = {}
     for record in records:
-        name = _named(record)
+        name = named(record)
         names[name if name not in names else f"{name}, {record.config.experiment}, {record.config.digest}"] = record
     rows = {}
     for name, record in names.items():
