@@ -121,7 +121,9 @@ def _gathered(records: Iterable[RunRecord], name: str) -> pd.DataFrame:
         pd.read_csv(record.folder / name).assign(
             experiment=record.config.experiment, method=record.config.method, seed=record.config.seed
         )
-        for record in sorted(records, key=lambda record: METHODS.index(record.config.method))
+        for record in sorted(
+            records, key=lambda record: (record.config.experiment, METHODS.index(record.config.method))
+        )
         if (record.folder / name).is_file()
     ]
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()

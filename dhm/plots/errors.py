@@ -77,7 +77,7 @@ def ablation(panels: Mapping[str, Samples], variants: Sequence[str], unit: str =
 def _with_spread(unit: str, source: Samples) -> str:
     """What an axis shows, with the meaning of its bars if there are any."""
     single = all(math.isnan(sample.std) for sample in source.values())
-    return unit if single else f"{unit}, mean ± deviation over seeds"
+    return unit if single else f"{unit}\nmean ± deviation over seeds"
 
 
 def forest(panels: Mapping[str, Sequence[Gain]], name: Callable[[Gain], str] = lambda gain: gain.label) -> Figure:

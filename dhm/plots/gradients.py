@@ -40,9 +40,9 @@ def cosines(table: pd.DataFrame) -> Figure:
     for ax in axes:
         ax.set_ylim(min(low - 0.05, -0.05), max(high + 0.05, 0.2))
     axes[0].set_ylabel("cosine of the gradients")
-    axes[-1].plot([], [], "o", color="#888888", markersize=5, label="a seed")
-    axes[-1].plot([], [], color="#888888", linewidth=1, label="mean over seeds")
-    axes[-1].plot([], [], color="#888888", linewidth=4, alpha=0.4, label="micro-batches, 95%")
+    axes[-1].plot([], [], "o", color="#222222", markersize=5, label="a seed")
+    axes[-1].plot([], [], color="#222222", linewidth=1, label="mean over seeds")
+    axes[-1].plot([], [], color="#222222", linewidth=4, alpha=0.4, label="micro-batches, 95%")
     axes[-1].legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
     return fig
 

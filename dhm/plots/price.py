@@ -12,7 +12,7 @@ from dhm.plots.style import METHODS, figure
 def price(panels: dict[str, pd.DataFrame]) -> Figure:
     """Top-1 error of B0 against multiply-adds of the whole training, a panel for each table of `analysis.price`.
 
-    Bars are standard deviations over seeds; the hollow dot is the plain network at DHM's price.
+    Bars are standard deviations over several seeds; the hollow dot is the plain network at DHM's price.
     """
     fig, axes = figure(1, len(panels), (1.8 + 4.2 * len(panels), 3.8))
     shown: dict[str, Any] = {}
@@ -22,11 +22,11 @@ def price(panels: dict[str, pd.DataFrame]) -> Figure:
             colour = METHODS[method_of(name)]
             face = "white" if name.endswith(EQUAL) else colour
             error = row["error"]
-            spread = 0.0 if error.n == 1 else error.std
             shown[spoken(name)] = ax.errorbar(
-                row["training"], error.mean, yerr=spread, fmt="o", capsize=3, color=colour, markerfacecolor=face
+                row["training"], error.mean, yerr=error.std, fmt="o", capsize=3, color=colour, markerfacecolor=face
             )
-        ax.set(title=title, xlabel="multiply-adds of the whole training", ylabel="top-1 error of B0 (%)")
+        ax.set(title=title, ylabel="top-1 error of B0 (%)")
+        ax.set_xlabel("multiply-adds of the whole training", loc="left")  # right of it stands the power of ten
         ax.set_xlim(0, 1.1 * table["training"].max())
         ax.ticklabel_format(axis="x", useMathText=True)
     axes[-1].legend(
