@@ -1,7 +1,6 @@
 """Errors by method, and gains with their intervals."""
 
 import math
-import textwrap
 from collections.abc import Callable, Mapping, Sequence
 
 from matplotlib.figure import Figure
@@ -14,11 +13,11 @@ from dhm.plots.style import METHODS, NAMES, figure
 
 
 def errors(panels: Mapping[str, Samples], unit: str = "top-1 error of B0 (%)") -> Figure:
-    """Mean and standard deviation over seeds for every network and method, a panel for each source; no bar where there
-    is one run."""
+    """Mean and standard deviation over seeds for every network and method, a panel for each source, one under the
+    other; no bar where there is one run."""
     panels = {title: source for title, source in panels.items() if source}
-    tallest = max(len({network for network, _ in source}) for source in panels.values())
-    fig, axes = figure(1, len(panels), (5.2 * len(panels), 1.3 + 0.55 * tallest))
+    heights = [1.2 + 0.45 * len({network for network, _ in source}) for source in panels.values()]
+    fig, axes = figure(len(panels), 1, (8.4, sum(heights)), heights)
     for ax, (title, source) in zip(axes, panels.items(), strict=True):
         networks = list(dict.fromkeys(network for network, _ in source))
         methods = [method for method in METHODS if any(m == method for _, m in source)]
@@ -33,13 +32,13 @@ def errors(panels: Mapping[str, Samples], unit: str = "top-1 error of B0 (%)") -
                 color=METHODS[method], label=NAMES[method],
             )  # fmt: skip
         ax.set(
-            title=textwrap.fill(title, 36, break_on_hyphens=False),
+            title=title,
             xlabel=_with_spread(unit, source),
             yticks=range(len(networks)),
             yticklabels=networks,
         )
         ax.set_ylim(len(networks) - 0.5, -0.5)
-    axes[-1].legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
+    axes[0].legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
     return fig
 
 

@@ -20,13 +20,25 @@ BAND = 0.1
 """Opacity of the band between the lowest and the highest run."""
 
 
-def figure(rows: int = 1, columns: int = 1, size: tuple[float, float] = (7.0, 4.0)) -> tuple[Figure, list[Axes]]:
-    """An empty figure in the house style and its axes in reading order; pyplot keeps no hold on it."""
+def figure(
+    rows: int = 1,
+    columns: int = 1,
+    size: tuple[float, float] = (7.0, 4.0),
+    heights: Sequence[float] | None = None,
+) -> tuple[Figure, list[Axes]]:
+    """An empty figure in the house style and its axes in reading order; pyplot keeps no hold on it.
+
+    Args:
+        size: width and height in inches.
+        heights: of the rows, relative to each other; equal by default.
+    """
     with (
         sns.axes_style("whitegrid", {"grid.color": "#e5e5e5", "axes.edgecolor": "#888888"}),
         sns.plotting_context("notebook", font_scale=0.85),
     ):
-        fig, axes = plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False)
+        fig, axes = plt.subplots(
+            rows, columns, figsize=size, height_ratios=heights, layout="constrained", squeeze=False
+        )
     plt.close(fig)
     for ax in axes.flat:
         sns.despine(ax=ax)
