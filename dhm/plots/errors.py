@@ -16,18 +16,18 @@ def errors(panels: Mapping[str, Samples], unit: str = "top-1 error of B0 (%)") -
     """Mean and standard deviation over seeds for every network and method, a panel for each source, one under the
     other; no bar where there is one run."""
     panels = {title: source for title, source in panels.items() if source}
-    heights = [1.2 + 0.45 * len({network for network, _ in source}) for source in panels.values()]
+    listed = [list(dict.fromkeys(network for network, _ in source)) for source in panels.values()]
+    heights = [1.2 + 0.45 * len(networks) for networks in listed]
     fig, axes = figure(len(panels), 1, (8.4, sum(heights)), heights)
-    for ax, (title, source) in zip(axes, panels.items(), strict=True):
-        networks = list(dict.fromkeys(network for network, _ in source))
+    for ax, networks, (title, source) in zip(axes, listed, panels.items(), strict=True):
         methods = [method for method in METHODS if any(m == method for _, m in source)]
         for offset, method in enumerate(methods):
             rows = [i for i, network in enumerate(networks) if (network, method) in source]
             found = [source[networks[i], method] for i in rows]
-            heights = [i + 0.2 * (offset - (len(methods) - 1) / 2) for i in rows]
+            places = [i + 0.2 * (offset - (len(methods) - 1) / 2) for i in rows]
             spread = [sample.std for sample in found]
             ax.errorbar(
-                [sample.mean for sample in found], heights, fmt="o", capsize=3,
+                [sample.mean for sample in found], places, fmt="o", capsize=3,
                 xerr=None if all(map(math.isnan, spread)) else spread,
                 color=METHODS[method], label=NAMES[method],
             )  # fmt: skip
