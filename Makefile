@@ -6,7 +6,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: install reproduce test lint notebooks benchmarks evidence-cpu evidence-gpu clean
+.PHONY: install reproduce test lint notebooks benchmarks evidence-cifar evidence-cpu evidence-gpu clean
 
 install: $(VENV)/.installed
 
@@ -44,9 +44,13 @@ benchmarks: install
 	$(BIN)/python benchmarks/step_time.py
 
 # Protocol: data/records/README.md. WORKERS processes share the grid (on a GPU several fill it better than one); stop and
-# start at will. DHM_DATA holds tiny-imagenet-100.
+# start at will. DHM_DATA holds cifar100 (or cifar-100-python) and tiny-imagenet-100.
 WORKERS ?= 2
 share = for worker in $$(seq $(WORKERS)); do ($(1)) & workers="$$workers $$!"; done; for worker in $$workers; do wait $$worker || exit 1; done
+# bfloat16 where the processor computes in it.
+ARITHMETIC = $(shell grep -qsE 'avx512_bf16|amx_bf16' /proc/cpuinfo && echo bf16-mixed || echo 32-true)
+CIFAR = OMP_NUM_THREADS=1 nice -n 19 $(BIN)/python -m dhm train --preset paper --arch resnet32 --experiment table1 \
+	--method baseline dhm dsl --seed 0 1 2 3 4 --accelerator cpu --precision $(ARITHMETIC)
 EVIDENCE := $(BIN)/python -m dhm train --dataset tiny-imagenet-100 --image-size 32 --method baseline dsl dhm --seed 0 1 2 3 4
 CPU_RUNS := OMP_NUM_THREADS=1 $(EVIDENCE) --accelerator cpu --precision bf16-mixed --classes 20 --train-per-class 250 --test-on val+rest \
 	--arch cifar_resnet --options depth=20 --batch-size 64 --lr 0.1 --momentum 0.9 --weight-decay 1e-4 --gamma 0.1
@@ -56,6 +60,9 @@ GPU_RUNS := $(EVIDENCE) --preset paper --accelerator cuda
 SMALL_IMAGES := for arch in resnet32 densenet40_12 wrn16_8; do $(GPU_RUNS) --arch $$arch --experiment g-$$arch || exit 1; done
 LARGE_IMAGES := $(GPU_RUNS) --arch resnet18 --image-size 64 --augment crop --batch-size 128 --epochs 164 --milestones 81 122 \
 	--experiment g-resnet18
+
+evidence-cifar: install
+	$(call share,$(CIFAR))
 
 evidence-cpu: install
 	$(call share,$(CORRUPT) && $(CLEAN))

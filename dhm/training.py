@@ -92,7 +92,7 @@ def _train(trainer: Trainer, record: RunRecord, progress: bool, checkpoint_every
         )
     environment = {
         **describe(fabric.device), "devices": fabric.world_size, "accumulate": trainer.accumulate,
-        "data": seen, "from": [at.epoch, at.step],
+        "data": seen, "origin": trainer.data.origin, "from": [at.epoch, at.step],
     }  # fmt: skip
     record.write_json("env.json", [*record.environment, environment])
     steps = train.steps(config.batch_size)

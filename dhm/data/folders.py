@@ -22,6 +22,7 @@ LISTS = ("val.txt", "val_labels.txt", "val_annotations.txt", "synset_labels.txt"
          "imagenet_2012_validation_synset_labels.txt", "LOC_val_solution.csv")  # fmt: skip
 """Names a list of a flat validation folder may have, in val/ or beside it; see `flat_labels`."""
 
+ORIGIN = "class folders"
 Listed = list[tuple[str, int]]
 
 
@@ -37,7 +38,7 @@ def list_images(folder: Path) -> tuple[list[str], dict[str, Listed]]:
         odd = sorted(set(classes) ^ set(in_val))[0]
         where, missing = ("train", "val") if odd in classes else ("val", "train")
         raise InputError(f"{folder}: class {odd} is in {where}/ but not in {missing}/")
-    return classes, {"train": _in_classes(folder / "train", classes), "val": val}
+    return classes, {"train": in_classes(folder / "train", classes), "val": val}
 
 
 def list_validation(folder: Path, classes: Sequence[str] = ()) -> tuple[list[str], Listed]:
@@ -49,7 +50,7 @@ def list_validation(folder: Path, classes: Sequence[str] = ()) -> tuple[list[str
     flat = _flat_validation(folder / "val")
     if not flat:
         names = class_folders(folder, "val")
-        return names, _in_classes(folder / "val", names)
+        return names, in_classes(folder / "val", names)
     listed = flat_labels(folder, [os.path.basename(path) for path in flat], classes)
     names = sorted(set(listed))
     label = {name: i for i, name in enumerate(names)}
@@ -73,7 +74,12 @@ def class_folders(folder: Path, split: str) -> list[str]:
     return names
 
 
-def _in_classes(folder: Path, classes: Sequence[str]) -> Listed:
+def in_classes(folder: Path, classes: Sequence[str]) -> Listed:
+    """(file, label) of every image in the class folders of a split, in sorted order.
+
+    Raises:
+        InputError: a class without an image.
+    """
     listed: Listed = []
     for label, name in enumerate(classes):
         inside = _images_in(folder / name, deep=True)
@@ -165,15 +171,23 @@ def open_image(path: str) -> Image.Image:
         raise InputError(f"{path} is no readable image: {error}") from None
 
 
-def decode(files: Sequence[str], image_size: int | None) -> torch.Tensor:
+def decode(
+    files: Sequence[str], image_size: int | None = None, expected: tuple[int, int] | None = None
+) -> torch.Tensor:
     """Read images into (N, 3, size, size) bytes: the centre square, box-filtered to `image_size`.
 
+    Args:
+        expected: width and height that all images must have.
+
     Raises:
-        InputError: an image that cannot be read, or images of several sizes where no size is asked for.
+        InputError: an image that cannot be read or is not of the size expected, or images of several sizes where no
+            size is asked for.
     """
 
     def read(path: str) -> np.ndarray:
         rgb = open_image(path)
+        if expected is not None and rgb.size != expected:
+            raise InputError("{} is {}x{}, where {}x{} is expected".format(path, *rgb.size, *expected))
         if image_size is not None and rgb.size != (image_size, image_size):
             rgb = ImageOps.fit(rgb, (image_size, image_size), method=Image.Resampling.BOX)
         return np.asarray(rgb)

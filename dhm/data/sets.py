@@ -12,14 +12,15 @@ ImageSet = Images | Streamed
 
 @dataclass(frozen=True)
 class TrainAndTest:
-    """A data set: images to train on, images to test on, the names of the classes, and the share of the training
-    labels that was made wrong."""
+    """A data set: images to train on, images to test on, the names of the classes, the share of the training
+    labels that was made wrong, and in which form the set was found."""
 
     name: str
     train: ImageSet
     test: ImageSet
     classes: tuple[str, ...]
     wrong_labels: float = 0.0
+    origin: str = ""
 
     def to(self, device: torch.device) -> "TrainAndTest":
         """The same data with its batches on another device."""

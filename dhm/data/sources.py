@@ -1,20 +1,18 @@
-"""Where images come from: embedded, CIFAR-100 through torchvision, or a folder of the user's."""
+"""Where images come from: embedded, CIFAR-100, or a folder of the user's."""
 
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from filelock import FileLock
 from torch.nn import functional as F
 
 from dhm import paths
 from dhm.config import Config
-from dhm.data import reid
+from dhm.data import cifar100, reid
 from dhm.data.corruption import redraw
-from dhm.data.folders import Listed, class_folders, decode, list_images, list_validation
+from dhm.data.folders import ORIGIN, Listed, class_folders, decode, list_images, list_validation
 from dhm.data.images import Images, channel_statistics
 from dhm.data.selection import evenly_spaced, first_of_each_class
 from dhm.data.sets import ImageSet, TrainAndTest
@@ -35,12 +33,14 @@ class Source:
         labels: of the splits "train" and "val", (N,) int64 each.
         read: (split, indices, image_size) -> pixels (n, 3, H, W) uint8, for a resident set.
         items: (split, indices) -> files or images (3, H, W) uint8 of their own size, for a streamed set.
+        origin: in which of the forms it can have the set was found.
     """
 
     classes: Sequence[str]
     labels: dict[str, torch.Tensor]
     read: Callable[[str, torch.Tensor, int | None], torch.Tensor]
     items: Callable[[str, torch.Tensor], list[str] | list[torch.Tensor]]
+    origin: str
 
 
 Parts = Sequence[tuple[str, torch.Tensor]]
@@ -84,14 +84,16 @@ def load(
         )
         statistics = channel_statistics(pixels)
         train, test = Images(pixels, seen, *statistics), Images(test_pixels, test_labels, *statistics)
-    return TrainAndTest(config.dataset_name, train, test, classes, float((seen != labels).float().mean()))
+    return TrainAndTest(
+        config.dataset_name, train, test, classes, float((seen != labels).float().mean()), source.origin
+    )
 
 
 def load_test(
     config: Config, data_dir: str | Path | None = None, download: bool = False, workers: int | None = None
 ) -> tuple[ImageSet, tuple[str, ...]]:
     """The test images of a configuration and the names of their classes; a streamed folder may lack train/."""
-    if config.dataset in DATASETS or not config.streamed or config.test_on != "val":
+    if config.dataset_name in DATASETS or not config.streamed or config.test_on != "val":
         data = load(config, data_dir, download, workers)
         return data.test, data.classes
     folder = _find(config, paths.data_dir(data_dir))
@@ -109,7 +111,7 @@ def _stream(source: Source, config: Config, parts: Parts, labels: torch.Tensor, 
     if workers is not None and workers < 0:
         raise InputError(f"workers must be 0 or more, not {workers}")
     items = [item for split, indices in parts for item in source.items(split, indices)]
-    in_memory = config.dataset in DATASETS  # where processes would cost more than they give
+    in_memory = config.dataset_name in DATASETS  # where processes would cost more than they give
     return Streamed(items, labels, config.image_size, 0 if in_memory else workers)
 
 
@@ -119,7 +121,7 @@ def _labels(source: Source, kept: torch.Tensor, parts: Parts) -> torch.Tensor:
     return torch.cat([new_label[source.labels[split][indices]] for split, indices in parts])
 
 
-def _arrays(classes: Sequence[str], **splits: tuple[torch.Tensor, torch.Tensor]) -> Source:
+def _arrays(classes: Sequence[str], origin: str, **splits: tuple[torch.Tensor, torch.Tensor]) -> Source:
     def read(split: str, indices: torch.Tensor, image_size: int | None) -> torch.Tensor:
         pixels = splits[split][0][indices]
         if image_size is None or image_size == pixels.shape[-1]:
@@ -129,7 +131,7 @@ def _arrays(classes: Sequence[str], **splits: tuple[torch.Tensor, torch.Tensor])
     def items(split: str, indices: torch.Tensor) -> list[torch.Tensor]:
         return list(splits[split][0][indices])
 
-    return Source(classes, {name: labels for name, (_, labels) in splits.items()}, read, items)
+    return Source(classes, {name: labels for name, (_, labels) in splits.items()}, read, items, origin)
 
 
 def _fashion_mnist_mini(folder: Path, download: bool) -> Source:
@@ -139,43 +141,26 @@ def _fashion_mnist_mini(folder: Path, download: bool) -> Source:
         split: (images[f"{split}_images"][:, None].expand(-1, 3, -1, -1), images[f"{split}_labels"].long())
         for split in ("train", "val")
     }
-    return _arrays(FASHION_CLASSES, **splits)
-
-
-def _download_alone(folder: Path) -> FileLock:
-    """A lock against the other processes of a run or a grid, which would write the same files."""
-    folder.mkdir(parents=True, exist_ok=True)
-    return FileLock(folder / ".download.lock")
+    return _arrays(FASHION_CLASSES, "embedded", **splits)
 
 
 def _cifar100(folder: Path, download: bool) -> Source:
-    from torchvision.datasets import CIFAR100
-
-    try:
-        with _download_alone(folder) if download else nullcontext():
-            train, val = (CIFAR100(str(folder), train=part, download=download) for part in (True, False))
-    except RuntimeError:
-        raise InputError(
-            f"CIFAR-100 is missing or incomplete in {folder}: put its folder cifar-100-python there, "
-            "or ask for the download (--download, or download = True in a notebook)"
-        ) from None
-    except OSError as error:
-        raise InputError(f"CIFAR-100 could not be downloaded to {folder}: {error}") from None
-    train_split, val_split = (
-        (torch.from_numpy(part.data).permute(0, 3, 1, 2), torch.tensor(part.targets)) for part in (train, val)
-    )
-    return _arrays(train.classes, train=train_split, val=val_split)
+    splits, origin = cifar100.read(folder, download)
+    return _arrays(cifar100.CLASSES, origin, **splits)
 
 
 DATASETS: dict[str, Callable[[Path, bool], Source]] = {
     "fashion-mnist-mini": _fashion_mnist_mini,
-    "cifar100": _cifar100,
+    cifar100.NAME: _cifar100,
 }
 """Data sets by name; any other name is a folder in the ImageNet layout."""
 
 
 def _folder(config: Config, data_dir: Path) -> Source:
-    return _files(*list_images(_find(config, data_dir)))
+    folder = _find(config, data_dir)
+    if folder.name == cifar100.NAME:  # by its path it is the same set, so it is held to the same
+        return _arrays(cifar100.CLASSES, ORIGIN, **cifar100.from_folders(folder))
+    return _files(*list_images(folder))
 
 
 def _find(config: Config, data_dir: Path) -> Path:
@@ -198,4 +183,4 @@ def _files(classes: Sequence[str], files: dict[str, Listed]) -> Source:
     def read(split: str, indices: torch.Tensor, image_size: int | None) -> torch.Tensor:
         return decode(items(split, indices), image_size)
 
-    return Source(classes, labels, read, items)
+    return Source(classes, labels, read, items, ORIGIN)
