@@ -3,7 +3,6 @@
 import hashlib
 import importlib.util
 import os
-import pickle
 import re
 from pathlib import Path
 
@@ -210,38 +209,6 @@ def test_corruption_never_touches_the_test_labels_and_is_the_same_for_every_meth
     changed = (noisy[0].train.labels != clean.train.labels).float().mean().item()
     assert noisy[0].summary()["wrong_labels"] == pytest.approx(changed)
     assert 0.42 < changed < 0.48
-
-
-def write_cifar100(folder: Path) -> None:
-    """CIFAR-100's pickles with 40 training and 20 test images; torchvision checks sums, so they are registered."""
-    from torchvision.datasets import CIFAR100
-
-    base = folder / CIFAR100.base_folder
-    base.mkdir()
-    rng = np.random.default_rng(0)
-    for name, count in (("train", 40), ("test", 20)):
-        content = {"data": rng.integers(0, 256, (count, 3072), dtype=np.uint8),
-                   "fine_labels": list(range(count))}  # fmt: skip
-        (base / name).write_bytes(pickle.dumps(content))
-    (base / "meta").write_bytes(pickle.dumps({"fine_label_names": [f"c{i}" for i in range(100)]}))
-
-
-def test_cifar100_from_its_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from torchvision.datasets import CIFAR100
-
-    write_cifar100(tmp_path)
-    monkeypatch.setattr(CIFAR100, "_check_integrity", lambda self: True)
-    sums = {name: hashlib.md5((tmp_path / CIFAR100.base_folder / name).read_bytes()).hexdigest()
-            for name in ("train", "test", "meta")}  # fmt: skip
-    monkeypatch.setattr(CIFAR100, "train_list", [["train", sums["train"]]])
-    monkeypatch.setattr(CIFAR100, "test_list", [["test", sums["test"]]])
-    monkeypatch.setattr(CIFAR100, "meta", {**CIFAR100.meta, "md5": sums["meta"]})
-    with pytest.raises(dhm.InputError, match="a class has only 0 training images"):
-        load(dhm.Config(dataset="cifar100", train_per_class=1), tmp_path)
-    data = load(dhm.Config(dataset="cifar100"), tmp_path)
-    raw = pickle.loads((tmp_path / CIFAR100.base_folder / "train").read_bytes())["data"]
-    assert np.array_equal(data.train.pixels.numpy(), raw.reshape(-1, 3, 32, 32))
-    assert data.test.labels.tolist() == list(range(20))
 
 
 def break_folder(how: str, folder: Path) -> None:

@@ -22,7 +22,8 @@ from dhm.errors import InputError
 NAME = "cifar100"
 SIZE = 32
 PER_CLASS = {"train": 500, "val": 100}
-CLASSES = """
+CLASSES = tuple(
+    """
     apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel can
     castle caterpillar cattle chair chimpanzee clock cloud cockroach couch crab crocodile cup dinosaur dolphin
     elephant flatfish forest fox girl hamster house kangaroo keyboard lamp lawn_mower leopard lion lizard
@@ -30,7 +31,8 @@ CLASSES = """
     pickup_truck pine_tree plain plate poppy porcupine possum rabbit raccoon ray road rocket rose sea seal shark
     shrew skunk skyscraper snail snake spider squirrel streetcar sunflower sweet_pepper table tank telephone
     television tiger tractor train trout tulip turtle wardrobe whale willow_tree wolf woman worm
-""".split()  # noqa: SIM905 (a hundred quotation marks less)
+    """.split()  # noqa: SIM905 (two hundred quotation marks less)
+)
 
 Split = tuple[torch.Tensor, torch.Tensor]
 """Pixels (N, 3, 32, 32) uint8 and labels (N,) int64."""
