@@ -12,6 +12,7 @@ from torch import nn
 
 from dhm.errors import InputError
 from dhm.models import Blueprint, StagedNet
+from dhm.onednn import keep_clear
 
 MAIN = "B0"
 """Name of the main branch, the classifier on top of the whole backbone."""
@@ -135,6 +136,7 @@ class BranchingNet(nn.Module, ABC, Generic[Backbone, Root]):
         self.backbone = backbone
         self.roots: dict[str, Root] = {name: root for name, (root, _) in branches.items()}
         self.branches = nn.ModuleDict({name: branch for name, (_, branch) in branches.items()})
+        keep_clear(self)
 
     @property
     def heads(self) -> tuple[str, ...]:
