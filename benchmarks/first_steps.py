@@ -12,10 +12,10 @@ import itertools
 
 import torch
 
-from dhm import presets
 from dhm.config import Config
-from dhm.parallel import connect
-from dhm.trainer import Trainer, prepare
+from dhm.paper import presets
+from dhm.training.parallel import connect
+from dhm.training.step import Trainer, prepare
 
 
 def eigenvalues(trainer: Trainer, images: torch.Tensor) -> dict[str, float]:

@@ -12,10 +12,10 @@ import time
 
 import torch
 
-from dhm import presets
 from dhm.config import METHODS, Config
 from dhm.data import Streamed, load
-from dhm.estimate import estimate
+from dhm.paper import presets
+from dhm.training.estimate import estimate
 
 
 def loader_rate(images: Streamed, config: Config, seconds: float) -> float:

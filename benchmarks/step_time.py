@@ -19,8 +19,8 @@ from scipy import stats
 
 from dhm import Config
 from dhm.data.images import Batch
-from dhm.parallel import connect
-from dhm.trainer import Trainer, prepare
+from dhm.training.parallel import connect
+from dhm.training.step import Trainer, prepare
 
 METHODS = ("baseline", "dsl", "dhm")
 

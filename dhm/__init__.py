@@ -5,9 +5,9 @@ from dhm.branches import BranchedNet, BranchSpec
 from dhm.config import Config
 from dhm.errors import InputError
 from dhm.losses import DHMLoss
-from dhm.runs import RunRecord, load_runs
-from dhm.training import fit
-from dhm.weights import load_released, load_trained
+from dhm.records.record import RunRecord, load_runs
+from dhm.records.weights import load_released, load_trained
+from dhm.training.loop import fit
 from dhm.zoo import create_model, list_models
 
 __version__ = "0.1.0"

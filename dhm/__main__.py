@@ -12,15 +12,15 @@ from typing import Any
 
 import torch
 
-from dhm import paths, presets
+from dhm import paths
 from dhm.config import ONE_OF, Config
-from dhm.errors import InputError
-from dhm.estimate import duration, estimate
-from dhm.evaluation import evaluate
-from dhm.grid import fit_all
-from dhm.metrics import NonFiniteLoss
-from dhm.runs import RunRecord, find
-from dhm.weights import load_released, load_trained, released_name, torchvision_label
+from dhm.errors import InputError, NonFiniteLoss
+from dhm.paper import presets
+from dhm.records.record import RunRecord, find
+from dhm.records.weights import load_released, load_trained, released_name, torchvision_label
+from dhm.training.estimate import duration, estimate
+from dhm.training.evaluation import evaluate
+from dhm.training.grid import fit_all
 from dhm.zoo import FAMILIES, MODELS, create_model
 
 GRID = ("arch", "seed", "method")  # settings that may be given several values at once
@@ -264,7 +264,7 @@ def _evaluate(given: argparse.Namespace) -> None:
 
 
 def _keep(given: argparse.Namespace) -> None:
-    from dhm.analysis.kept import keep  # needs packages that a cluster node may lack
+    from dhm.analysis.evidence.kept import keep  # needs packages that a cluster node may lack
 
     for folder in given.folders:
         if not folder.is_dir():
@@ -277,12 +277,7 @@ def _keep(given: argparse.Namespace) -> None:
 
 
 def _notebook(given: argparse.Namespace) -> None:
-    from dhm.notebook import (  # needs packages that a cluster node may lack
-        REPORT,
-        list_notebooks,
-        refresh,
-        run_notebook,
-    )
+    from dhm.notebook import REPORT, list_notebooks, refresh, run_notebook
 
     every = [name for name in list_notebooks() if name != REPORT]
     names = every if given.name == "all" else [given.name]

@@ -7,3 +7,7 @@ class InputError(ValueError):
 
 class RunBusy(InputError):
     """Another process is training this run."""
+
+
+class NonFiniteLoss(RuntimeError):
+    """A loss term became NaN or infinite; the sentence names epoch, step and term."""

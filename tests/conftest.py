@@ -1,9 +1,11 @@
-"""What several tests share: small configurations, and the reference facts where they are there."""
+"""What several tests share: small configurations, records and folders, and the reference facts where they are there."""
 
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from dhm import Config, RunRecord
 
@@ -30,6 +32,24 @@ def write_run(folder: Path, config: Config, error: float) -> Path:
     place = {"epoch": config.epochs - 1, "heads": heads}
     record.write_json("result.json", {"last": place, "best": place, "seconds": 1.0})
     return record.folder
+
+
+def write_image(file: Path, seed: int, size: tuple[int, int] = (40, 36)) -> None:
+    """A JPEG of noise; its size is (width, height)."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(file, quality=90)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Three classes of 7 training and 2 validation images."""
+    for label, name in enumerate(("n01", "n02", "n03")):
+        for i in range(7):
+            write_image(tmp_path / "train" / name / f"{i}.JPEG", 10 * label + i)
+        for i in range(2):
+            write_image(tmp_path / "val" / name / f"v{label}{i}.JPEG", 100 + 10 * label + i)
+    return tmp_path
 
 
 @pytest.fixture(scope="session")

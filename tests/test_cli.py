@@ -14,10 +14,10 @@ import pytest
 from conftest import small_config
 
 import dhm
-from dhm import evaluation
 from dhm.__main__ import _explained, configs_from, main, parser
 from dhm.data import Images, load
-from dhm.estimate import estimate
+from dhm.training import evaluation
+from dhm.training.estimate import estimate
 
 SMALL = [
     "--arch", "cifar_resnet", "--options", "depth=8", "--image-size", "8", "--train-per-class", "64",
@@ -31,7 +31,7 @@ def configs(line: str) -> list[dhm.Config]:
 
 def test_a_reid_set_asks_for_its_recipe() -> None:
     """Table 3's runs, from the network and the data set alone; on another set ResNet-50 keeps ImageNet's."""
-    from dhm import recipes
+    from dhm.paper import recipes
 
     (asked,) = configs("--preset paper --arch resnet50 --dataset dukemtmc-reid --method dhm")
     assert asked.digest in {run.digest for run in recipes.table3("paper", ["resnet50"], ["dukemtmc-reid"], ["dhm"])}

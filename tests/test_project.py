@@ -1,6 +1,5 @@
-"""The house itself: floors, files that must agree, notebooks as they are committed."""
+"""Files that must agree, and notebooks as they are committed."""
 
-import ast
 import json
 import re
 import tomllib
@@ -13,63 +12,6 @@ from dhm import paths
 from dhm.notebook import list_notebooks
 
 ROOT = paths.root()
-
-FLOORS = [  # a file imports only from floors below its own, or from its own folder
-    {"errors"},
-    {"paths", "progress", "randomness", "timing", "parallel"},
-    {"config", "paper", "retrieval"},
-    {"checkpoints", "metrics", "environment", "data", "models"},
-    {"runs", "branches"},
-    {"attach", "losses", "zoo", "evaluation"},
-    {"weights"},
-    {"presets", "flops", "trainer"},
-    {"recipes", "training", "probes", "estimate"},
-    {"grid"},
-    {"analysis"},
-    {"plots"},
-    {"widgets"},
-    {"__init__", "notebook"},
-    {"__main__"},
-]
-EXTRA = {"IPython", "ipywidgets", "matplotlib", "pandas", "papermill", "scipy", "seaborn", "statsmodels"}
-NEEDS_EXTRA = {"analysis", "plots", "widgets", "notebook"}
-
-
-def floor_of(room: str) -> int:
-    return next(level for level, rooms in enumerate(FLOORS) if room in rooms)
-
-
-def imports(file: Path) -> tuple[set[str], set[str]]:
-    """Rooms of dhm a file imports from, and other packages it imports at its top."""
-    rooms, packages = set(), set()
-    tree = ast.parse(file.read_text())
-    for node in ast.walk(tree):
-        names = []
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            names = [f"dhm.{a.name}" for a in node.names] if node.module == "dhm" else [node.module or ""]
-        for name in names:
-            first, _, rest = name.partition(".")
-            if first == "dhm":
-                rooms.add(rest.split(".")[0])
-            elif node in tree.body:
-                packages.add(first)
-    return rooms, packages
-
-
-def room_of(file: Path) -> str:
-    return file.relative_to(ROOT / "dhm").parts[0].removesuffix(".py")
-
-
-@pytest.mark.parametrize("file", sorted((ROOT / "dhm").rglob("*.py")), ids=lambda f: str(f.relative_to(ROOT)))
-def test_imports_go_down(file: Path) -> None:
-    room = room_of(file)
-    rooms, packages = imports(file)
-    for other in rooms - {room}:
-        assert floor_of(other) < floor_of(room), f"{file} imports dhm.{other}"
-    if room not in NEEDS_EXTRA:
-        assert not packages & EXTRA, f"{file} needs {packages & EXTRA}, which a training node may lack"
 
 
 def requirements() -> dict[str, list[str]]:

@@ -43,6 +43,10 @@ class Sample:
         return f"{self.mean:.2f}" if self.n == 1 else f"{self.mean:.2f} ± {self.std:.2f} (n={self.n})"
 
 
+Samples = dict[tuple[str, str], Sample]
+"""(network, variant) -> errors over seeds; a variant is a method, or one of `dhm.analysis.variants`."""
+
+
 @dataclass(frozen=True)
 class Gain:
     """How much lower the second error is than the first, in points.
@@ -254,3 +258,8 @@ COMPARISONS = (("baseline", "dhm"), ("baseline", "dsl"), ("dsl", "dhm"))
 def label(network: str, first: str, second: str) -> str:
     """Name of a comparison's row."""
     return f"{network}: {spoken(second)} over {spoken(first)}"
+
+
+def p_word(value: float) -> str:
+    """A p-value in four decimals."""
+    return "–" if value != value else "< 0.0001" if value < 1e-4 else f"{value:.4f}"

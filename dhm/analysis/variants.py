@@ -5,7 +5,7 @@ from typing import Any
 
 from dhm.config import Config
 from dhm.flops import at_equal_flops
-from dhm.presets import shallow
+from dhm.paper.presets import shallow
 from dhm.zoo import family_of
 
 EQUAL = "equal FLOPs"

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch.nn import functional as F
 
+from dhm.metrics.retrieval import SingleQuery
 from dhm.randomness import generator
-from dhm.retrieval import SingleQuery
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 MEAN, STD = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])

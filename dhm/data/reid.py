@@ -28,7 +28,7 @@ from dhm.data.pedestrians import FOLDERS
 from dhm.data.selection import evenly_spaced, first_of_each_class
 from dhm.data.sets import TrainAndTest
 from dhm.errors import InputError
-from dhm.retrieval import JUNK, Sightings, SingleQuery, lacking_match
+from dhm.metrics.retrieval import JUNK, Sightings, SingleQuery, lacking_match
 
 _NAME = re.compile(r"(-1|\d+)_c(\d+)(s\d|_f\d)")
 ENLARGED = 1.125

@@ -22,7 +22,7 @@ def heatmaps(
 
     Args:
         maps: layer -> method -> map. All share one colour scale, symmetric about 0.
-        reading: a name of `dhm.analysis.correlation.READINGS`; it names the axes.
+        reading: a name of `dhm.analysis.features.correlation.READINGS`; it names the axes.
     """
     layers = list(maps)
     methods = list(maps[layers[0]])

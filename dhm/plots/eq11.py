@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from dhm.analysis.smooth import Course
+from dhm.analysis.theory.smooth import Course
 from dhm.plots.style import METHODS, NAMES, figure
 
 EXPANSIONS = {"printed": ("Eq. 11 as printed", "#d55e00", "o"), "full": ("full second order", "#0072b2", "s")}

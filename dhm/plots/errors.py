@@ -6,8 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from dhm.analysis.results import Samples
-from dhm.analysis.statistics import Gain
+from dhm.analysis.statistics import Gain, Samples
 from dhm.analysis.variants import method_of, spoken
 from dhm.plots.style import METHODS, NAMES, figure
 

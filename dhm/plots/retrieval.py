@@ -8,8 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from dhm.metrics.retrieval import JUNK, Ranking
 from dhm.plots.style import METHODS, NAMES, figure
-from dhm.retrieval import JUNK, Ranking
 
 RIGHT, WRONG, QUERY = "#009e73", "#d62728", "#222222"
 """Colours of frames; a tick or a cross beside the place says the same to whom green and red look alike."""

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from dhm.analysis.terms import Term
+from dhm.analysis.theory.terms import Term
 from dhm.plots.style import HEADS, figure
 
 

@@ -5,7 +5,7 @@ from functools import lru_cache
 import ipywidgets
 import numpy as np
 
-from dhm.analysis import eq11, smooth
+from dhm.analysis.theory import eq11, smooth
 from dhm.errors import InputError
 from dhm.plots.eq11 import parting
 from dhm.widgets.view import WIDE, View, explorer, pick, row, slide
@@ -25,7 +25,7 @@ def view(sigma: float = 0.3, quantity: str = "value", student: int = 0, teacher:
 
     Args:
         sigma: size of the noise.
-        quantity: a name of `dhm.analysis.smooth.QUANTITIES`.
+        quantity: a name of `dhm.analysis.theory.smooth.QUANTITIES`.
         student, teacher: seeds of the classifiers.
 
     Raises:

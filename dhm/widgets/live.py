@@ -11,12 +11,13 @@ from typing import Any
 
 import ipywidgets
 
-from dhm import paths, recipes
+from dhm import paths
 from dhm.config import METHODS, Config
+from dhm.paper import recipes
+from dhm.paper.presets import resolve
 from dhm.plots.runs import overview
 from dhm.plots.style import NAMES
-from dhm.presets import resolve
-from dhm.runs import RunRecord, find
+from dhm.records.record import RunRecord, find
 from dhm.widgets.runs import called, named
 from dhm.widgets.view import WIDE, Screen, View, pick, row
 

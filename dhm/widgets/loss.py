@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import ipywidgets
 
-from dhm.analysis.terms import dissect, frame
+from dhm.analysis.theory.terms import dissect, frame
 from dhm.config import DIRECTIONS, METHODS
 from dhm.plots.style import HEADS, NAMES
 from dhm.plots.terms import terms
@@ -18,7 +18,7 @@ def view(
     logits: Mapping[str, Sequence[float]] = LOGITS, target: int = 0, method: str = "dhm", direction: str = "both",
     temperature: float = 1.0,
 ) -> View:  # fmt: skip
-    """The loss of one image, taken apart; the arguments are those of `dhm.analysis.terms.dissect`."""
+    """The loss of one image, taken apart; the arguments are those of `dhm.analysis.theory.terms.dissect`."""
     found = dissect(logits, target, method, direction, temperature)
     mimicking = [term for term in found if term.name.startswith("kl/")]
     words = f"The loss is {sum(term.value for term in found):.3f}, of which mimicking is "

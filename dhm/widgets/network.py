@@ -10,7 +10,7 @@ import ipywidgets
 import pandas as pd
 import torch
 
-from dhm.analysis import architecture
+from dhm.analysis.networks import architecture
 from dhm.branches import BranchSpec
 from dhm.errors import InputError
 from dhm.flops import flops

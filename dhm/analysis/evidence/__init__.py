@@ -1,0 +1,1 @@
+"""Statistics, the protocol and its verdicts, and the report over all records."""

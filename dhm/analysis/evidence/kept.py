@@ -1,0 +1,129 @@
+"""What is kept of a finished run when its checkpoints are thrown away.
+
+Beside the record itself (`dhm.records.record`), what only the trained network can tell:
+
+    gradients.csv    cosines of the classifiers' gradients to the shared trunk (`analysis.gradients`), by loss
+    likeness.csv     correlations of the branches' kernels with their nulls, and CKA (`analysis.likeness`)
+    kernels.npz      the max-kernel matrices behind them, <layer>/B0 and <layer>/B2
+"""
+
+import io
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from dhm.analysis.features import correlation, likeness
+from dhm.analysis.features.gradients import consistency, held_out, sharing
+from dhm.branches import MAIN, BranchedNet
+from dhm.config import METHODS
+from dhm.data import Images, load_test
+from dhm.errors import InputError
+from dhm.losses import DHMLoss
+from dhm.records.record import RunRecord
+from dhm.records.weights import load_trained
+
+HELD_OUT, MICRO = 2048, 128
+"""Test images that gradients and CKA are measured on, and those of a micro-batch."""
+PERMUTATIONS = 199
+FILES = ("config.json", "env.json", "metrics.jsonl", "predictions-last.npz", "predictions-best.npz", "result.json")
+"""Of the record itself; the result last, since it says that the record is whole."""
+LOSSES = {"cross-entropy": "dsl", "full": "dhm"}
+"""Which gradients: of the cross-entropies alone, and with the mimicking terms a DHM run also has."""
+
+
+def keep(record: RunRecord, records_dir: Path, data_dir: str | Path | None = None) -> RunRecord:
+    """Copy a finished run without its checkpoints to `records_dir`, with what its last checkpoint tells.
+
+    A run that is there already is left as it is.
+
+    Raises:
+        InputError: the run is not finished.
+    """
+    if record.result is None:
+        raise InputError(f"{record.folder} is not finished; train it to its end first")
+    target = RunRecord(records_dir / record.config.experiment / record.folder.name, record.config)
+    if target.result is not None:
+        return target
+    measured = _measured(record, data_dir)
+    target.create()
+    for name, content in measured.items():
+        target.write(name, content)
+    for name in FILES:
+        target.write(name, (record.folder / name).read_bytes())
+    return target
+
+
+def _measured(record: RunRecord, data_dir: str | Path | None) -> dict[str, bytes]:
+    """File name -> content; nothing where no two classifiers share a layer, or test images are streamed or searched."""
+    net = load_trained(record)
+    if not sharing(net) or record.config.streamed:
+        return {}
+    images = load_test(record.config, data_dir)[0]
+    if not isinstance(images, Images) or images.task is not None:
+        return {}
+    losses = LOSSES if record.config.method == "dhm" else {"cross-entropy": "dsl"}
+    gradients = [
+        consistency(net, held_out(images, MICRO, HELD_OUT), DHMLoss(method), "batch").table().assign(loss=loss)
+        for loss, method in losses.items()
+    ]
+    found = {"gradients.csv": _csv(pd.concat(gradients))}
+    return {**found, **_alike(net, images)} if "B2" in net.heads else found
+
+
+def _alike(net: BranchedNet, images: Images) -> dict[str, bytes]:
+    pairs = correlation.paired_layers(net)
+    pairs = {layer: pairs[layer] for layer in likeness.spread(list(pairs))}
+    matrices = {
+        f"{layer}/{head}": matrix.astype(np.float32)
+        for layer, pair in pairs.items()
+        for head, matrix in zip((MAIN, "B2"), pair, strict=True)
+    }
+    kernels = io.BytesIO()
+    np.savez_compressed(kernels, **matrices)  # type: ignore[arg-type]
+    alike = likeness.table(pairs, PERMUTATIONS, np.random.default_rng(0))
+    return {
+        "likeness.csv": _csv(pd.concat([alike, _cka(net, images)])),
+        "kernels.npz": kernels.getvalue(),
+    }
+
+
+def _cka(net: BranchedNet, images: Images) -> pd.DataFrame:
+    batch = next(held_out(images, HELD_OUT, HELD_OUT))[0]
+    return pd.DataFrame([{"layer": "descriptor", "statistic": "CKA", "observed": likeness.cka(net, batch)}])
+
+
+def _csv(table: pd.DataFrame) -> bytes:
+    return table.to_csv(index=False, float_format="%.6g").encode()
+
+
+def gradients(records: Iterable[RunRecord]) -> pd.DataFrame:
+    """The kept gradient tables of all records, with experiment, method and seed, in the order of methods
+    that all figures have; empty where none has one."""
+    return _gathered(records, "gradients.csv")
+
+
+def likenesses(records: Iterable[RunRecord]) -> pd.DataFrame:
+    """The kept correlations of all records, likewise; CKA is the row whose layer is "descriptor"."""
+    return _gathered(records, "likeness.csv")
+
+
+def kernels(record: RunRecord) -> dict[str, tuple[correlation.Matrix, correlation.Matrix]]:
+    """The kept max-kernel matrices of a run: layer -> (B0's, B2's)."""
+    with np.load(record.folder / "kernels.npz") as arrays:
+        layers = dict.fromkeys(name.rpartition("/")[0] for name in arrays)
+        return {layer: (arrays[f"{layer}/{MAIN}"], arrays[f"{layer}/B2"]) for layer in layers}
+
+
+def _gathered(records: Iterable[RunRecord], name: str) -> pd.DataFrame:
+    tables = [
+        pd.read_csv(record.folder / name).assign(
+            experiment=record.config.experiment, method=record.config.method, seed=record.config.seed
+        )
+        for record in sorted(
+            records, key=lambda record: (record.config.experiment, METHODS.index(record.config.method))
+        )
+        if (record.folder / name).is_file()
+    ]
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()

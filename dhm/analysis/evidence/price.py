@@ -1,0 +1,68 @@
+"""What a training method costs and what it buys."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+import torch
+
+from dhm.analysis.evidence.results import samples
+from dhm.analysis.statistics import Sample
+from dhm.analysis.variants import names, spoken
+from dhm.config import Config
+from dhm.flops import inference_flops, training_flops
+from dhm.records.record import RunRecord, load_runs
+from dhm.zoo import network_of
+
+COLUMNS = {
+    "training": "multiply-adds of training", "relative": "× baseline", "parameters": "parameters trained",
+    "inference": "multiply-adds of an answer",
+}  # fmt: skip
+
+
+def planned(configs: Sequence[Config], images: int, image_size: int) -> pd.DataFrame:
+    """What trainings would cost on a data set, a row a network and variant.
+
+    Returns:
+        training: multiply-adds of the whole training, forward and backward; relative: as a multiple of the baseline's;
+        parameters: trained; inference: multiply-adds of an answer to one image.
+    """
+    rows = {
+        (config.network, name): _cost(config, images, image_size)
+        for config, name in zip(configs, names(configs), strict=True)
+    }
+    table = pd.DataFrame.from_dict(rows, orient="index")
+    table.index = pd.MultiIndex.from_tuples(rows, names=["network", "variant"])
+    plain = {network: table["training"].get((network, "baseline")) for network, _ in rows}
+    table.insert(
+        1, "relative", [cost / (plain[network] or float("nan")) for (network, _), cost in table["training"].items()]
+    )
+    return table
+
+
+def _cost(config: Config, images: int, image_size: int) -> dict[str, Any]:
+    with torch.device("meta"):
+        net = network_of(config)
+        answer = inference_flops(net, image_size)
+    training = float(training_flops(config, image_size)) * images * config.epochs
+    return {"training": training, "parameters": sum(p.numel() for p in net.parameters()), "inference": answer}
+
+
+def prices(records: Sequence[RunRecord]) -> pd.DataFrame:
+    """Finished runs on one data set: what `planned` says of them, and `error`, B0's top-1 error after the last epoch in
+    percent, a `Sample` over seeds."""
+    result = records[0].result
+    assert result is not None, "the run is not finished"
+    table = planned([record.config for record in records], result["data"]["train_images"], result["data"]["image_size"])
+    errors = samples(load_runs(*[record.folder for record in records]))
+    table.insert(0, "error", [errors[row] for row in table.index])
+    return table
+
+
+def shown(table: pd.DataFrame) -> pd.DataFrame:
+    """`planned` or `prices` as a notebook prints it."""
+    formats = {"training": "{:.3g}", "relative": "{:.2f}", "parameters": "{:,}", "inference": "{:,}"}
+    out = pd.DataFrame({COLUMNS[name]: table[name].map(formats[name].format) for name in COLUMNS})
+    if "error" in table:
+        out.insert(0, "top-1 error of B0 (%)", table["error"].map(Sample.__str__))
+    return out.rename(index=spoken, level="variant")

@@ -1,0 +1,179 @@
+"""Runs and printed numbers brought to the same form: samples of errors, and tables of gains with their verdicts."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+
+from dhm import paths
+from dhm.analysis.evidence.pairs import Pair, columns
+from dhm.analysis.statistics import COMPARISONS, Gain, Sample, Samples, holm, label, p_word, verdict, welch
+from dhm.analysis.variants import names, spoken
+from dhm.paper import numbers
+from dhm.records.record import RunRecord, load_runs
+from dhm.zoo import family_of
+
+
+def samples(runs: pd.DataFrame, metric: str = "top1_error", which: str = "last") -> Samples:
+    """Errors of finished runs (`dhm.load_runs`) after the "last" or the "best" epoch; those of branch B1's classifier
+    stand under "dhm at B1"."""
+    values: dict[tuple[str, str], list[float]] = {}
+    called = names([RunRecord.read(folder).config for folder in runs["folder"]]) if len(runs) else []
+    for run, variant in zip(runs.to_dict("records"), called, strict=True):
+        for column in runs.columns:
+            epoch, _, rest = column.partition("/")
+            head, _, measured = rest.partition("/")
+            if epoch == which and measured == metric and not math.isnan(run[column]):
+                name = variant if head == "B0" else f"{variant} at {head}"
+                values.setdefault((run["network"], name), []).append(run[column])
+    return {key: Sample.of(found) for key, found in values.items()}
+
+
+def by_dataset(runs: pd.DataFrame) -> pd.DataFrame:
+    """Runs with the data set in the name of the network, as Table 3 has a row for each: "resnet50 on market1501"."""
+    return runs if runs.empty else runs.assign(network=runs["network"] + " on " + runs["dataset_name"])
+
+
+def published(table: str, metric: str = "top1_error") -> Samples:
+    """A table of the paper in the same form."""
+    return {
+        (number.network, number.method): Sample(number.value, number.std if number.std else math.nan, number.n)
+        for number in numbers.table(table)
+        if number.metric == metric
+    }
+
+
+def committed(family: str) -> dict[str, pd.DataFrame]:
+    """The full runs in data/records that trained a family's networks to classify, by a title that names experiment and
+    data set."""
+    runs = load_runs(paths.records_dir())
+    if "last/B0/top1_error" not in runs:
+        return {}
+    runs = runs[runs["last/B0/top1_error"].notna() & runs["arch"].map(lambda arch: family_of(arch) == family)]
+    return {
+        f"full runs, {experiment}, {rows['dataset_name'].iloc[0]}": rows
+        for experiment, rows in runs.groupby("experiment")
+    }
+
+
+def overview(sources: Mapping[str, str | pd.DataFrame], variants: Sequence[str], which: str = "last") -> pd.DataFrame:
+    """Top-1 / top-5 error side by side, a row a variant, a column a network of a source.
+
+    Args:
+        sources: title -> name of a table of the paper, or finished runs.
+        variants: the rows, in order.
+        which: the epoch of our runs, "last" or "best".
+    """
+    cells: dict[tuple[str, str], dict[str, str]] = {}
+    for title, source in sources.items():
+        top1, top5 = (
+            published(source, metric) if isinstance(source, str) else samples(source, metric, which)
+            for metric in ("top1_error", "top5_error")
+        )
+        for network, name in top1:
+            error = f"{top1[network, name]} / {top5.get((network, name), '–')}"
+            cells.setdefault((title, network), {})[spoken(name)] = error
+    table = pd.DataFrame(cells, index=[spoken(name) for name in variants]).fillna("–")
+    table.columns = pd.MultiIndex.from_tuples(table.columns, names=["source", "network"])
+    return table
+
+
+def missed(source: Samples) -> Samples:
+    """What is missing to 100 %, for figures of which more is better: a gain is a fall of it, as it is of errors."""
+    return {key: Sample(100 - sample.mean, sample.std, sample.n) for key, sample in source.items()}
+
+
+def error_table(
+    sources: Mapping[str, Samples], words: Mapping[str, Mapping[str, str]] | None = None, more_is_better: bool = False
+) -> pd.DataFrame:
+    """Errors and gains of several sources under each other, a row for each network.
+
+    Args:
+        sources: title -> errors, or with `more_is_better` figures like mAP.
+        words: title -> verdicts by row label (`verdicts`), for the sources that have them.
+    """
+    rows = {}
+    for title, source in sources.items():
+        networks = dict.fromkeys(network for network, _ in source)
+        methods = {method for _, method in source}
+        for network in networks:
+            row = {m: str(source[network, m]) for m in ("baseline", "dsl", "dhm") if (network, m) in source}
+            for first, second in COMPARISONS[:2]:
+                if {first, second} <= methods and (network, first) in source and (network, second) in source:
+                    low, high = (first, second) if more_is_better else (second, first)
+                    gain = source[network, high].mean - source[network, low].mean
+                    row[f"gain of {second.upper()}"] = f"{gain:+.2f}"
+            if words and title in words:
+                row["verdict on DHM"] = words[title].get(label(network, "baseline", "dhm"), "–")
+            rows[title, network] = row
+    table = pd.DataFrame.from_dict(rows, orient="index").fillna("–")
+    table.index = pd.MultiIndex.from_tuples(rows, names=["source", "network"])
+    return table.rename(columns={"dsl": "DSL", "dhm": "DHM"})
+
+
+def variant_table(sources: Mapping[str, Samples], variants: Sequence[str]) -> pd.DataFrame:
+    """Errors of several sources under each other, a row for each network, a column for each of the variants."""
+    cells = {
+        (title, network): {spoken(name): str(source.get((network, name), "–")) for name in variants}
+        for title, source in sources.items()
+        for network in dict.fromkeys(network for network, _ in source)
+    }
+    table = pd.DataFrame.from_dict(cells, orient="index")
+    table.index = pd.MultiIndex.from_tuples(cells, names=["source", "network"])
+    return table
+
+
+def gains(source: Samples, comparisons: Sequence[tuple[str, str]] = COMPARISONS) -> list[Gain]:
+    """Gains of all comparisons (first, second) in all networks that have both, Holm over the rows."""
+    return holm(
+        [
+            welch(label(network, first, second), source[network, first], source[network, second])
+            for network in dict.fromkeys(network for network, _ in source)
+            for first, second in comparisons
+            if (network, first) in source and (network, second) in source
+        ]
+    )
+
+
+def gain_table(
+    found: Sequence[Gain], verdicts: Mapping[str, str] | None = None, pairs: Mapping[str, Pair] | None = None
+) -> pd.DataFrame:
+    """Gains as a table: points, adjusted interval, p by Welch and by Holm, and the verdict where one is given.
+
+    Args:
+        pairs: of single runs by label; McNemar's test takes the place of Welch's, which needs several.
+    """
+    mcnemar = columns(pairs or {})
+    rows = [
+        {
+            "comparison": gain.label,
+            "gain (points)": "–" if math.isnan(gain.value) else f"{gain.value:+.2f}",
+            **(mcnemar[gain.label] if gain.label in mcnemar else _welch_columns(gain)),
+            **({"verdict": verdicts[gain.label]} if verdicts else {}),
+        }
+        for gain in found
+    ]
+    return pd.DataFrame(rows).set_index("comparison").fillna("–") if rows else pd.DataFrame()
+
+
+def _welch_columns(gain: Gain) -> dict[str, str]:
+    fewest = min(gain.first.n, gain.second.n)
+    return {
+        "Holm-adjusted interval": ("–", "one run")[fewest] if fewest < 2 else f"[{gain.low:+.2f}, {gain.high:+.2f}]",
+        "p (Welch)": p_word(gain.p),
+        "p (Holm)": p_word(gain.adjusted_p),
+    }
+
+
+def verdicts(
+    found: Sequence[Gain], printed: Samples, same_data: bool, seeds: int,
+    comparisons: Sequence[tuple[str, str]] = COMPARISONS,
+) -> dict[str, str]:  # fmt: skip
+    """The protocol's word for every row; the paper's gain is looked up under the same network and methods."""
+    expected = {
+        label(network, first, second): round(printed[network, first].mean - printed[network, second].mean, 6)
+        for network in {network for network, _ in printed}
+        for first, second in comparisons
+        if (network, first) in printed and (network, second) in printed
+    }
+    return {gain.label: verdict(gain, expected.get(gain.label), same_data, seeds) for gain in found}

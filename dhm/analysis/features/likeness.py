@@ -1,0 +1,155 @@
+"""How alike two branches of a trained network are: every reading of Figure 4 beside its null, and CKA."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy import stats
+
+from dhm.analysis.features.correlation import (
+    READINGS,
+    Matrix,
+    debiased_cka,
+    descriptors,
+    matching_null,
+    permutation_null,
+    root_mean_square,
+)
+from dhm.analysis.statistics import LEVEL, Sample
+from dhm.analysis.variants import spoken
+from dhm.branches import BranchedNet
+from dhm.config import METHODS
+
+STATISTICS = {
+    "between filters": ("root mean square", root_mean_square),
+    "between channels": ("root mean square", root_mean_square),
+    "entry by entry": ("mean", lambda correlations: float(np.mean(correlations))),
+}
+"""What a map is summed up by; entry by entry the mean is the correlation of the two matrices."""
+MATCHING = "best matching: correlation"
+MATCHINGS = 99
+"""Permutations of the matching's null at most: each solves many assignments."""
+
+
+def table(pairs: Mapping[str, tuple[Matrix, Matrix]], permutations: int, rng: np.random.Generator) -> pd.DataFrame:
+    """A row for every layer and statistic.
+
+    Args:
+        pairs: of `correlation.paired_layers`, the layers to look at.
+        permutations: of every null.
+
+    Returns:
+        layer; statistic; observed; null_mean, null_low, null_high (95 % of the null); z; p (one-sided).
+    """
+    rows = []
+    for layer, (a, b) in pairs.items():
+        found = {
+            f"{name}: {what}": permutation_null(READINGS[name], statistic, a, b, permutations, rng)
+            for name, (what, statistic) in STATISTICS.items()
+        }
+        found[MATCHING] = matching_null(a, b, min(permutations, MATCHINGS), rng)
+        for statistic, null in found.items():
+            low, high = np.quantile(null.values, [0.025, 0.975])
+            rows.append(
+                {"layer": layer, "statistic": statistic, "observed": null.observed, "null_mean": null.values.mean(),
+                 "null_low": low, "null_high": high, "z": null.z, "p": null.p}
+            )  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def spread(layers: Sequence[str], most: int = 4) -> list[str]:
+    """Up to `most` of the layers, spread evenly, the first and the last among them."""
+    return [layers[i] for i in sorted({round(x) for x in np.linspace(0, len(layers) - 1, most)})]
+
+
+def cka(net: BranchedNet, images: torch.Tensor, first: str = "B0", second: str = "B2") -> float:
+    """Debiased linear CKA of two classifiers' descriptors of the same images (N, C, H, W)."""
+    features = descriptors(net, images)
+    return debiased_cka(features[first], features[second])
+
+
+def over_seeds(table: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
+    """Means over seeds, methods side by side, and p from the lowest seed to the highest: a mean of p-values is none.
+
+    Args:
+        table: rows of `table` with method, seed and the columns `by`, which become the rows of what is returned.
+    """
+    orders = {**{column: list(table[column].unique()) for column in by}, "method": list(METHODS)}
+    typed = table.astype({column: pd.CategoricalDtype(order) for column, order in orders.items()})
+    rows = typed.groupby(list(orders), observed=True)
+    out = rows[["observed", "null_mean", "z"]].mean().round(3)
+    out["p, by seed"] = rows["p"].agg(_extent)
+    return out.unstack("method").rename(columns=spoken, level="method")
+
+
+def _extent(p: pd.Series) -> str:
+    low, high = f"{p.min():.3g}", f"{p.max():.3g}"
+    return low if low == high else f"{low} to {high}"
+
+
+def needed(networks: int, tests: int) -> int | None:
+    """How many of so many networks must be beyond their null at `LEVEL` for it to be no chance; None if none would do.
+
+    By the binomial distribution, and by Bonferroni over the number of such counts that are judged together.
+    """
+    chances = ((k, tests * stats.binom.sf(k - 1, networks, LEVEL)) for k in range(1, networks + 1))
+    return next((k for k, chance in chances if chance <= LEVEL), None)
+
+
+def judge(table: pd.DataFrame, permutations: int, first: str = "dsl", second: str = "dhm") -> pd.DataFrame:
+    """Whether two branches correspond, and more so under the second method: a row a statistic, judged by network.
+
+    Layers of one network depend on each other, so a network counts once: it is beyond its null if its smallest p times
+    the number of its layers is at most `LEVEL` (Bonferroni). How many must be is `needed` for the counts of all
+    statistics and both methods. The methods are compared by the mean z over layers, seed by seed, with a t interval by
+    Bonferroni over the statistics.
+
+    Args:
+        table: rows of `table` with method and seed.
+        permutations: those it was made with.
+    """
+    statistics = list(table["statistic"].unique())
+    rows = table.groupby(["statistic", "method", "seed"])
+    smallest, layers, height = rows["p"].min(), rows["p"].size(), rows["z"].mean()
+    beyond = smallest * layers <= LEVEL
+    found = {}
+    for statistic in statistics:
+        counts = {method: beyond[statistic, method] for method in (first, second)}
+        least = {method: needed(len(count), 2 * len(statistics)) for method, count in counts.items()}
+        gap = (height[statistic, second] - height[statistic, first]).dropna()
+        low, high = Sample.of(list(gap)).interval(1 - LEVEL / len(statistics))
+        drawn = min(permutations, MATCHINGS) if statistic == MATCHING else permutations
+        sure = [method for method, least_of in least.items() if least_of and counts[method].sum() >= least_of]
+        if layers[statistic].max() / (1 + drawn) > LEVEL:
+            word = "too few permutations for so many layers"
+        elif None in least.values():
+            word = "too few networks"
+        else:
+            word = _word(first, second, sure, low)
+        found[statistic] = {
+            **{f"{spoken(method)} beyond its null": _count(count, least[method]) for method, count in counts.items()},
+            f"z, {spoken(second)} minus {spoken(first)}": f"{gap.mean():+.2f}"
+            + (f" [{low:+.2f}, {high:+.2f}]" if math.isfinite(low) else ""),
+            "verdict": word,
+        }
+    return pd.DataFrame.from_dict(found, orient="index").rename_axis("statistic")
+
+
+def _count(beyond: pd.Series, least: int | None) -> str:
+    return f"{beyond.sum()} of {len(beyond)}" + (f" ({least} needed)" if least else "")
+
+
+def _word(first: str, second: str, sure: Sequence[str], low: float) -> str:
+    """The verdict on a statistic.
+
+    Args:
+        sure: the methods of which enough networks are beyond their null.
+        low: lower end of the interval by which the second method is further from it.
+    """
+    if not sure:
+        return "no correspondence shown"
+    if second not in sure:
+        return f"a correspondence shown under {spoken(first)} alone"
+    return "agrees with the paper" if low > 0 else f"a correspondence, not shown to be larger under {spoken(second)}"

@@ -1,0 +1,1 @@
+"""The paper's architectures, and what networks cost."""

@@ -1,0 +1,1 @@
+"""What a run leaves: its record, checkpoints, environment; and networks from files."""

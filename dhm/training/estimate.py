@@ -1,0 +1,123 @@
+"""What a training will cost, measured before anyone starts it."""
+
+import itertools
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from dhm.config import Config
+from dhm.errors import InputError
+from dhm.training.evaluation import batch_size
+from dhm.training.parallel import connect
+from dhm.training.step import Trainer, prepare
+from dhm.training.timing import Stopwatch
+
+WARM_UP = 3
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Cost of a run on this machine, from a few measured steps.
+
+    Attributes:
+        step: seconds of a training step.
+        data: the share of it spent waiting for images.
+        steps: training steps of the whole run.
+        seconds: of the whole run, tests after each epoch included.
+        memory: peak bytes on the accelerator, 0 on the CPU.
+    """
+
+    step: float
+    data: float
+    steps: int
+    seconds: float
+    memory: int
+
+    def __str__(self) -> str:
+        memory = f", {self.memory / 2**30:.1f} GiB" if self.memory else ""
+        return (
+            f"{1000 * self.step:.1f} ms a step ({100 * self.data:.0f}% data), "
+            f"{self.steps:,} steps: {duration(self.seconds)}{memory}"
+        )
+
+
+def estimate(config: Config, steps: int = 10, accelerator: str = "auto", **machine: Any) -> Estimate:
+    """Measure `steps` training steps and test batches of a configuration; nothing is kept.
+
+    Args:
+        accelerator: as for `dhm.fit`.
+        **machine: data_dir, download, accumulate, workers, likewise.
+    """
+    if steps < 1:
+        raise InputError(f"steps must be at least 1, not {steps}")
+    with torch.random.fork_rng(devices=[]):
+        trainer = prepare(config, connect(accelerator, config.precision), **machine)
+        train, device = trainer.data.train, trainer.fabric.device
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+        trainer.begin(config.frozen_epochs)
+        epochs = (trainer.batches(epoch) for epoch in itertools.count())
+        batches = enumerate(itertools.islice(itertools.chain.from_iterable(epochs), WARM_UP + steps))
+        for step, (images, labels) in itertools.islice(batches, WARM_UP):
+            trainer.step(0, step, images, labels)
+        _wait(device)
+        watch = Stopwatch()
+        for step, (images, labels) in watch.waiting("data", batches):
+            trainer.step(0, step, images, labels)
+        _wait(device)
+        watch.lap("train")
+        memory = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0
+        test = _test_seconds(trainer, steps)
+    total = config.epochs * train.steps(config.batch_size)
+    seconds = total * watch.seconds["train"] / steps + config.epochs * test
+    return Estimate(
+        watch.seconds["train"] / steps, watch.seconds["data"] / watch.seconds["train"], total, seconds, memory
+    )
+
+
+def _test_seconds(trainer: Trainer, steps: int) -> float:
+    """Seconds of a test on all test images, from `steps` batches answered as `dhm.training.evaluation` does, and from
+    a whole search where the images are tested by one."""
+    net, images, device = trainer.net.eval(), trainer.data.test, trainer.fabric.device
+    answer = net.all_logits if images.task is None else net.features
+    passes = (images.test_batches(batch_size(images)) for _ in itertools.count())
+    batches = itertools.chain.from_iterable(passes)
+    seen = 0
+    with torch.no_grad(), trainer.fabric.autocast():
+        answer(next(batches)[0])  # not counted: a device prepares what it has not run before
+        _wait(device)
+        start = time.perf_counter()
+        for batch, _ in itertools.islice(batches, steps):
+            answer(batch)
+            seen += len(batch)
+        _wait(device)
+        seconds = (time.perf_counter() - start) * len(images) / seen
+        if images.task is not None:
+            features = torch.randn(len(images), net.backbone.classifier.in_features).to(device)
+            start = time.perf_counter()
+            images.task.rank(features)
+            seconds += time.perf_counter() - start
+    return seconds
+
+
+def _wait(device: torch.device) -> None:
+    """Until the accelerator has done what it was asked."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def duration(seconds: float) -> str:
+    """Seconds in words, e.g. "3 h 20 min"."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 60:
+        return f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    if hours < 48:
+        return f"{hours} h {minutes:02d} min"
+    days = hours / 24
+    count, unit = (days, "days") if days < 730 else (days / 365.25, "years")
+    return f"{count:.{1 if count < 10 else 0}f} {unit}"

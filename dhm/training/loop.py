@@ -1,0 +1,244 @@
+"""The training loop: `fit(config)` -> run record. The only place where networks are trained."""
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock, Timeout
+from lightning_fabric import Fabric
+from lightning_fabric.loggers import Logger
+
+from dhm.branches import MAIN
+from dhm.config import Config
+from dhm.errors import InputError, RunBusy
+from dhm.metrics import main_error
+from dhm.records import checkpoints
+from dhm.records.environment import describe
+from dhm.records.record import RunRecord
+from dhm.training.ledger import Ledger, know_nothing
+from dhm.training.parallel import connect, gather
+from dhm.training.progress import Bar
+from dhm.training.step import Trainer, prepare
+from dhm.training.timing import Stopwatch
+
+LOOK_AFTER = 3
+"""Epochs after which a run that has learned nothing is told."""
+
+
+def fit(
+    config: Config, *, runs_dir: str | Path | None = None, data_dir: str | Path | None = None, download: bool = False,
+    accelerator: str = "auto", accumulate: int = 1, workers: int | None = None, tensorboard: bool = False,
+    progress: bool = True, checkpoint_every: float = 60.0,
+) -> RunRecord:  # fmt: skip
+    """Train a configuration and return its record; a finished run is returned as it is, a stopped one goes on.
+
+    Started by `torchrun`, the processes train together, and the first of them writes the record.
+
+    Args:
+        runs_dir: where records are kept, see `dhm.paths.runs_dir`.
+        data_dir: where data sets are, see `dhm.paths.data_dir`.
+        download: fetch CIFAR-100, or torchvision's weights, if they are missing.
+        accelerator: "cpu", "cuda" or "auto".
+        accumulate: a batch runs as so many shards, one after the other, to fit a small device; batch norm then sees
+            the shards, else nothing changes but rounding.
+        workers: processes that read streamed images; by default one a core, at most 8. No result depends on it.
+        tensorboard: write curves for TensorBoard too, into the record's folder.
+        progress: show a bar.
+        checkpoint_every: seconds of training that a killed run may lose.
+
+    Raises:
+        InputError: the configuration cannot be trained here; nothing was changed.
+        NonFiniteLoss: a loss term became NaN or infinite.
+    """
+    record = RunRecord.of(config, runs_dir)
+    fabric = connect(accelerator, config.precision, [_tensorboard(record)] if tensorboard else [])
+    record = replace(record, writes=fabric.is_global_zero)
+    if fabric.broadcast(record.result is not None):
+        return record
+    with torch.random.fork_rng(devices=[]):
+        trainer = prepare(config, fabric, data_dir=data_dir, download=download, accumulate=accumulate, workers=workers)
+        record.create()
+        try:
+            with _alone(record, fabric):
+                if not fabric.broadcast(record.result is not None):  # another process may have finished it meanwhile
+                    record.sweep()
+                    _train(trainer, record, progress, checkpoint_every)
+        finally:
+            for logger in fabric.loggers:
+                logger.finalize("finished")
+    return record
+
+
+def _tensorboard(record: RunRecord) -> Logger:
+    try:
+        from lightning_fabric.loggers import TensorBoardLogger
+
+        return TensorBoardLogger(record.folder, name="tensorboard", version="")
+    except ModuleNotFoundError:
+        raise InputError("curves for TensorBoard need the package tensorboard: pip install tensorboard") from None
+
+
+def _train(trainer: Trainer, record: RunRecord, progress: bool, checkpoint_every: float) -> None:
+    config, fabric, train = trainer.config, trainer.fabric, trainer.data.train
+    seen = trainer.data.summary()
+    at = _resume(trainer, record, seen)
+    if len(set(gather((at.epoch, at.step), fabric.world_size))) > 1:
+        raise InputError(
+            f"the processes of this run do not find the same checkpoint in {record.folder}; the folder of the run "
+            "records must be one that all hosts share"
+        )
+    environment = {
+        **describe(fabric.device), "devices": fabric.world_size, "accumulate": trainer.accumulate,
+        "data": seen, "origin": trainer.data.origin, "from": [at.epoch, at.step],
+    }  # fmt: skip
+    record.write_json("env.json", [*record.environment, environment])
+    steps = train.steps(config.batch_size)
+    flush_every = 1 if fabric.device.type == "cpu" else 50
+    saved, note = time.perf_counter(), ""
+    shown = progress and fabric.is_global_zero
+    with Bar(config.name, config.epochs * steps, "step", at.epoch * steps + at.step, shown) as bar:
+        while at.epoch < config.epochs:
+            for group in trainer.optimizer.param_groups:
+                group["lr"] = config.lr_at(at.epoch)
+            ledger, watch = Ledger(at.epoch, at.sums, fabric.world_size), Stopwatch(at.seconds)
+            trainer.begin(at.epoch)
+            batches = watch.waiting("data", trainer.batches(at.epoch, at.step))
+            for step, (images, labels) in enumerate(batches, start=at.step):
+                ledger.add(step, trainer.step(at.epoch, step, images, labels))
+                bar.advance(note)
+                if (step + 1) % flush_every == 0:
+                    ledger.flush()
+                    if step + 1 < steps and fabric.broadcast(time.perf_counter() - saved > checkpoint_every):
+                        watch.lap("train")
+                        at.step, at.sums, at.seconds = step + 1, ledger.totals(), watch.seconds
+                        saved = _save(trainer, record, at)
+            means = ledger.means()
+            watch.lap("train")
+            predictions = trainer.test()
+            watch.lap("test")
+            errors = predictions.summary()
+            at.unreadable = _unreadable(trainer)
+            at.history.append(
+                {"epoch": at.epoch, "lr": config.lr_at(at.epoch), "train": means, "test": errors,
+                 "seconds": watch.seconds, "unreadable": len(at.unreadable),
+                 **({} if trainer.mimicking is None else {"mimicking": trainer.mimicking})}
+            )  # fmt: skip
+            record.write_metrics(at.history)
+            fabric.log_dict(_curves(at.history[-1]), step=at.epoch)
+            error = main_error(errors[MAIN])
+            better = at.best is None or error < main_error(at.best["heads"][MAIN])
+            if better:
+                at.best = {"epoch": at.epoch, "heads": errors}
+                record.write_checkpoint("best", {"net": trainer.net.state_dict(), "epoch": at.epoch})
+                record.write_predictions("best", predictions)
+            at.epoch, at.step, at.sums, at.seconds = at.epoch + 1, 0, None, {}
+            if at.epoch == config.epochs:
+                record.write_predictions("last", predictions)
+            # what is kept of the best epoch must not be ahead of where a killed run goes on
+            if better or at.epoch == config.epochs or fabric.broadcast(time.perf_counter() - saved > checkpoint_every):
+                saved = _save(trainer, record, at)
+            note = f"epoch {at.epoch}, B0 error {error:.1f}%"
+            if shown and at.epoch == LOOK_AFTER and know_nothing(means, len(trainer.data.classes)):
+                bar.say(
+                    f"{config.name}: after {at.epoch} epochs all classifiers agree on the uniform prediction; a lower "
+                    f"learning rate than {config.lr:g} leaves it sooner"
+                )
+    record.write_json(
+        "result.json",
+        {
+            "last": {"epoch": at.history[-1]["epoch"], "heads": at.history[-1]["test"]},
+            "best": at.best,
+            "seconds": sum(line["seconds"]["train"] + line["seconds"]["test"] for line in at.history),
+            "parameters": {
+                owner: sum(p.numel() for p in group) for owner, group in trainer.net.parameter_groups().items()
+            },
+            "data": seen,
+            "unreadable": at.unreadable,
+        },
+    )
+    fabric.barrier()  # until the record is whole, for every process
+
+
+def _curves(line: dict[str, Any]) -> dict[str, float]:
+    """An epoch's figures under the names of TensorBoard's curves."""
+    test = {f"test/{head}/{name}": value for head, errors in line["test"].items() for name, value in errors.items()}
+    return {"lr": line["lr"], **{f"train/{name}": value for name, value in line["train"].items()}, **test}
+
+
+@dataclass
+class Position:
+    """Where a training stands between two steps, beside network and optimizer."""
+
+    epoch: int = 0
+    step: int = 0
+    sums: dict[str, float] | None = None  # of the epoch under way
+    seconds: dict[str, float] = field(default_factory=dict)  # likewise
+    history: list[dict[str, Any]] = field(default_factory=list)
+    best: dict[str, Any] | None = None
+    unreadable: list[str] = field(default_factory=list)  # training images left out
+
+
+def _save(trainer: Trainer, record: RunRecord, at: Position) -> float:
+    """Write the checkpoint a killed run goes on from; the time of it."""
+    at.unreadable = _unreadable(trainer)
+    record.write_checkpoint("last", {**trainer.state(), "at": asdict(at)})
+    return time.perf_counter()
+
+
+def _unreadable(trainer: Trainer) -> list[str]:
+    """Training images that any process could not read."""
+    found = gather(trainer.data.train.unreadable, trainer.fabric.world_size)
+    return sorted(set().union(*found))
+
+
+def _resume(trainer: Trainer, record: RunRecord, seen: Mapping[str, Any]) -> Position:
+    """Bring network and optimizer to the record's checkpoint, if there is one; where to go on from.
+
+    Args:
+        seen: summary of the data set, which must be what the run began with.
+    """
+    file = record.folder / "last.pt"
+    if not file.is_file():
+        return Position()
+    if record.environment and record.environment[-1]["data"] != seen:
+        raise InputError(
+            f"{record.folder} was trained on other images than {trainer.config.dataset} holds now; "
+            "restore the data set or remove that folder"
+        )
+    state = checkpoints.load(file)
+    if state.keys() != {*trainer.state(), "at"}:
+        raise InputError(f"{file} is no checkpoint of a run; remove it to start the run again")
+    checkpoints.load_into(trainer.net, state["net"], file, trainer.config.network)
+    trainer.optimizer.load_state_dict(state["optimizer"])
+    trainer.fabric.strategy.precision.load_state_dict(state.get("scale", {}))
+    at = Position(**state["at"])
+    trainer.data.train.unreadable.update(at.unreadable)
+    if not trainer.fabric.is_global_zero:
+        at.sums = None  # the sums of all processes are gone on with by the first
+    return at
+
+
+@contextmanager
+def _alone(record: RunRecord, fabric: Fabric) -> Iterator[None]:
+    """Hold the record against a second training.
+
+    Raises:
+        RunBusy: another process is training this run.
+    """
+    lock = FileLock(record.folder / ".lock", timeout=0)
+    busy = False
+    if fabric.is_global_zero:
+        try:
+            lock.acquire()
+        except Timeout:
+            busy = True
+    if fabric.broadcast(busy):
+        raise RunBusy(f"{record.folder} is being trained by another process")
+    try:
+        yield
+    finally:
+        lock.release()

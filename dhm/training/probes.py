@@ -1,0 +1,77 @@
+"""Branches fitted on the frozen trunk of a network that was trained without them.
+
+They ask what a baseline's inner representations already hold: the trunk does not learn from them, so its gradients
+can be compared with those of networks whose branches trained it.
+"""
+
+import torch
+
+from dhm.branches import BranchedNet
+from dhm.config import Config
+from dhm.data import Images
+from dhm.errors import InputError
+from dhm.losses import DHMLoss
+from dhm.randomness import seed_of
+from dhm.training.progress import Bar
+from dhm.training.step import optimizer_of
+from dhm.zoo import network_of
+
+
+def fit_branches(
+    net: BranchedNet, config: Config, train: Images, *, epochs: int | None = None, progress: bool = True
+) -> BranchedNet:
+    """A baseline with the branches its configuration leaves out, fitted on its detached trunk.
+
+    The trunk stays as it is, batch norm by its running statistics. The branches learn from cross-entropy alone, with
+    the configuration's own optimiser, order and augmentation of the images.
+
+    Args:
+        net: the trained network; its weights are copied, not shared.
+        config: of the run that trained it; `branches` says which are fitted.
+        train: the images it was trained on.
+        epochs: passes over the images; the schedule is compressed with them. By default the run's own number.
+
+    Returns:
+        The network with its branches in eval mode, on the device of `train`.
+
+    Raises:
+        InputError: the configuration names no branches, or another network.
+    """
+    epochs = config.epochs if epochs is None else epochs
+    if epochs < 1:
+        raise InputError(f"epochs must be at least 1, not {epochs}")
+    device = train.pixels.device
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        branched = network_of(config.replace(method="dsl"), net.backbone.classifier.out_features)
+        if not branched.roots:
+            raise InputError(f"the run's branches are {config.branches!r}, so there are none to fit")
+        try:
+            branched.backbone.load_state_dict(net.backbone.state_dict())
+        except RuntimeError:
+            raise InputError(f"the network given is not the {config.network} of the configuration") from None
+        branched.to(device)
+        _fit(branched, config, train, epochs, progress)
+    return branched.eval()
+
+
+def _fit(net: BranchedNet, config: Config, train: Images, epochs: int, progress: bool) -> None:
+    optimizer = optimizer_of(config, net.branches)
+    loss = DHMLoss("dsl", label_smoothing=config.label_smoothing)
+    net.backbone.eval()
+    net.branches.train()
+    steps = epochs * train.steps(config.batch_size)
+    with Bar("branches", steps, "step", shown=progress) as bar:
+        for epoch in range(epochs):
+            for group in optimizer.param_groups:
+                group["lr"] = config.lr_at(epoch * config.epochs // epochs)
+            batches = train.train_batches(config.batch_size, config.seed, epoch, augment=config.augment)
+            for step, (images, labels) in enumerate(batches):
+                torch.manual_seed(seed_of(config.seed, epoch, step, 0))  # for dropout
+                with torch.no_grad():
+                    inner = net.representations(images)
+                logits = {name: net.branches[name](inner[root]) for name, root in net.roots.items()}
+                optimizer.zero_grad()
+                loss(logits, labels)[0].backward()
+                optimizer.step()
+                bar.advance()

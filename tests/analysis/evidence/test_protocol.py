@@ -1,0 +1,234 @@
+"""The protocol's verdicts, what is kept of a run, and the committed records themselves."""
+
+import datetime
+import json
+import re
+import shlex
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import small_config, write_run
+from scipy import stats
+
+import dhm
+from dhm import __main__ as cli
+from dhm import paths
+from dhm.analysis.evidence import kept, protocol, results
+from dhm.analysis.features import correlation
+from dhm.analysis.features.gradients import consistency, held_out
+from dhm.analysis.variants import spoken
+from dhm.data import load_test
+from dhm.records.record import RunRecord, find
+
+RECORDS = sorted(file.parent for file in paths.records_dir().rglob("config.json"))
+RNG = np.random.default_rng(0)
+
+
+def made_up(folder: Path, errors: dict[str, list[float]]) -> pd.DataFrame:
+    """Finished runs of C1 with these errors, one a seed."""
+    for method, runs in errors.items():
+        for seed, error in enumerate(runs):
+            write_run(folder, small_config(experiment="c1-corrupt-labels", method=method, seed=seed), error)
+    return dhm.load_runs(folder)
+
+
+def test_verdicts_follow_from_the_runs(tmp_path: Path) -> None:
+    """Three rows of a table of six planned: Holm by hand, at the worst the missing three can do."""
+    errors = {"baseline": [66.1, 66.9, 66.4, 67.2, 66.6], "dsl": [66.0, 66.8, 66.2, 66.9, 66.3],
+              "dhm": [62.0, 62.5, 61.8, 62.4, 62.2]}  # fmt: skip
+    judged = {row.gain.label: row for row in protocol.judge(made_up(tmp_path, errors))}
+    pairs = [("baseline", "dhm"), ("baseline", "dsl"), ("dsl", "dhm")]
+    p = sorted(stats.ttest_ind(errors[first], errors[second], equal_var=False).pvalue for first, second in pairs)
+    by_hand = np.maximum.accumulate([min(1.0, (6 - i) * value) for i, value in enumerate(p)])
+    found = sorted(row.gain.adjusted_p for label, row in judged.items() if label.startswith("c1"))
+    assert found == pytest.approx(list(by_hand))
+    best = judged["c1-corrupt-labels: DHM over baseline"]
+    assert best.gain.value == pytest.approx(np.mean(errors["baseline"]) - np.mean(errors["dhm"]))
+    assert best.verdict == "supported elsewhere"
+    assert judged["c1-corrupt-labels: DSL over baseline"].verdict == "inconclusive"  # the paper prints no gain
+    assert judged["c2-clean-labels: DHM over baseline"].verdict == "not run"
+
+
+def test_missing_seeds_leave_the_verdict_open(tmp_path: Path) -> None:
+    errors = {"baseline": [66.1, 66.9, 66.4], "dhm": [62.0, 62.5]}
+    judged = {row.gain.label: row.verdict for row in protocol.judge(made_up(tmp_path, errors))}
+    assert judged["c1-corrupt-labels: DHM over baseline"] == "incomplete (2 of 5 seeds)"
+    assert judged["c1-corrupt-labels: DSL over baseline"] == "not run"
+
+
+def test_every_seed_is_shown(tmp_path: Path) -> None:
+    """Of ten classes guessing errs in 90 %, so that 85 is where learning has begun."""
+    for seed, errors in enumerate([[90.0, 86.0, 50.0, 60.0], [90.0, 90.0, 90.0, 86.0]]):
+        record = RunRecord.read(write_run(tmp_path, small_config(experiment="x", method="dhm", seed=seed), errors[-1]))
+        record.write_metrics([{"test": {"B0": {"top1_error": error}}} for error in errors])
+        record.write_json("result.json", {**record.result, "data": {"classes": 10}})
+    table = protocol.by_seed(find(tmp_path), "x")
+    assert table["epochs to leave chance", "DHM"].tolist() == ["2", "4"]
+    assert table["best epoch", "DHM"].tolist() == ["50.00", "86.00"]
+    assert table["last epoch", "DHM"].tolist() == ["60.00", "86.00"]
+    assert set(table["last epoch", "baseline"]) == {"–"}
+
+
+def test_committed_runs_of_a_family(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By experiment and data set; other families, and runs that search instead of classify, stay out."""
+    monkeypatch.setattr(paths, "records_dir", lambda: tmp_path)
+    assert results.committed("cifar_resnet") == {}
+    write_run(tmp_path, small_config(experiment="one", dataset="/elsewhere/fashion-mnist-mini"), 20.0)
+    write_run(tmp_path, small_config(experiment="one", arch="wrn", options={"depth": 10}), 21.0)
+    search = write_run(tmp_path, small_config(experiment="two"), 0.0)
+    place = {"epoch": 0, "heads": {"B0": {"mAP": 50.0, "rank1": 60.0}}}
+    (search / "result.json").write_text(json.dumps({"last": place, "best": place, "seconds": 1.0}))
+    found = results.committed("cifar_resnet")
+    assert list(found) == ["full runs, one, fashion-mnist-mini"]
+    assert found["full runs, one, fashion-mnist-mini"]["last/B0/top1_error"].tolist() == [20.0]
+
+
+def test_without_records_everything_is_not_run() -> None:
+    judged = protocol.judge(pd.DataFrame())
+    assert len(judged) == 18
+    assert {row.verdict for row in judged} == {"not run"}
+    assert len(protocol.table(judged)) == 18
+
+
+def test_protocol_says_the_same_as_its_table() -> None:
+    page = (paths.records_dir() / "README.md").read_text()
+    for row in protocol.comparisons():
+        assert row.paper_gain is None or f"{row.paper_gain:.3f}" in page or "of\ntheir network in Table 1" in page
+    assert {row.experiment.partition("-")[0] for row in protocol.comparisons()} == {"c1", "c2", "g"}
+
+
+def test_kept_records_hold_what_the_checkpoint_tells(tmp_path: Path) -> None:
+    run = dhm.fit(small_config(epochs=1), runs_dir=tmp_path / "runs", accelerator="cpu", progress=False)
+    record = kept.keep(run, tmp_path / "records")
+    names = {file.name for file in record.folder.iterdir()}
+    assert names == {"config.json", "env.json", "metrics.jsonl", "result.json", "predictions-last.npz",
+                     "predictions-best.npz", "gradients.csv", "likeness.csv", "kernels.npz"}  # fmt: skip
+    assert record.result == run.result
+    net = dhm.load_trained(run)
+    for layer, pair in kept.kernels(record).items():
+        for ours, theirs in zip(pair, correlation.paired_layers(net)[layer], strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=1e-6)
+    batches = held_out(load_test(run.config)[0], kept.MICRO, kept.HELD_OUT)
+    own = consistency(net, batches, dhm.DHMLoss("dsl"), "batch").table()
+    table = kept.gradients([record])
+    table = table[table["loss"] == "cross-entropy"]
+    np.testing.assert_allclose(table["cosine"], own["cosine"], rtol=1e-4)
+    assert set(kept.likenesses([record])["statistic"]) >= {"CKA", "best matching: correlation"}
+    before = (record.folder / "gradients.csv").stat().st_mtime_ns
+    kept.keep(run, tmp_path / "records")
+    assert (record.folder / "gradients.csv").stat().st_mtime_ns == before
+
+
+RESNET = {"arch": "imagenet_resnet", "options": {"depth": 10, "base": 8}}
+MOBILENET = {"arch": "mobilenet", "options": {"width": 0.25}, "train_per_class": None}
+
+
+@pytest.mark.parametrize(
+    ("changes", "measured"),
+    [
+        ({"branches": [{"name": "B1", "root": 2, "depths": [1], "width": 2}]}, {"gradients.csv"}),
+        ({"branches": "twin"}, set()),
+        ({"method": "baseline"}, set()),
+        ({**RESNET, "augment": "scale", "image_size": 28}, set()),
+        ({**MOBILENET, "dataset": "pedestrians", "classes": 8, "image_size": 64}, set()),
+    ],
+    ids=["B1 alone", "twin", "plain", "streamed", "search"],
+)
+def test_any_finished_run_is_kept(changes: dict, measured: set[str], tmp_path: Path) -> None:
+    """With what can be measured on it, and nothing that lay about in its folder."""
+    run = dhm.fit(small_config(epochs=1, **changes), runs_dir=tmp_path / "runs", accelerator="cpu", progress=False)
+    (run.folder / "notes.txt").write_text("mine")
+    (run.folder / ".last.pt.4242.partial").write_bytes(b"half")
+    record = kept.keep(run, tmp_path / "records")
+    assert {file.name for file in record.folder.iterdir()} == {*kept.FILES, *measured}
+
+
+def test_unfinished_runs_are_not_kept(tmp_path: Path) -> None:
+    record = RunRecord.of(small_config(), tmp_path)
+    record.create()
+    with pytest.raises(dhm.InputError, match="not finished"):
+        kept.keep(record, tmp_path / "records")
+
+
+def test_held_out_images_come_from_all_classes() -> None:
+    """Sets read from folders are sorted by class; a first few batches in order would hold one class each."""
+    images = load_test(small_config())[0]
+    ordered = dhm.data.Images(images.pixels, images.labels.sort().values, images.mean, images.std)
+    labels = [y for _, y in held_out(ordered, 32, 96)]
+    assert [len(y) for y in labels] == [32, 32, 32]
+    assert all(len(y.unique()) > 5 for y in labels)
+
+
+def _git(*arguments: str) -> str:
+    return subprocess.run(["git", *arguments], cwd=paths.root(), capture_output=True, text=True).stdout.strip()
+
+
+@pytest.mark.parametrize("folder", RECORDS, ids=lambda folder: f"{folder.parent.name}/{folder.name}")
+def test_committed_record(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its name is made again from its configuration, from which the command line trains the same run; it is whole."""
+    record = RunRecord.read(folder)
+    assert record.folder.name == record.config.name
+    assert record.result is not None
+    assert len(record.metrics) == record.config.epochs
+    for which in ("last", "best"):
+        for head, figures in record.predictions(which).summary().items():
+            assert figures == pytest.approx(record.result[which]["heads"][head], rel=1e-5)
+    assert not list(folder.glob("*.pt"))
+    asked = []
+    monkeypatch.setattr(cli, "fit_all", lambda configs, **_: asked.extend(configs) or [])
+    assert cli.main(["train", "--config", str(folder / "config.json")]) == 0
+    assert asked == [record.config]
+
+
+def test_committed_records_are_of_the_protocol() -> None:
+    planned = {row.experiment for row in protocol.comparisons()}
+    assert {record.config.experiment for record in find(paths.records_dir())} <= planned
+    size = sum(file.stat().st_size for folder in RECORDS for file in folder.iterdir())
+    assert size < 20e6
+
+
+def test_make_trains_the_records() -> None:
+    """What `make evidence-cpu` asks for is what data/records holds, as far as it has been run."""
+    line = subprocess.run(["make", "-n", "evidence-cpu"], cwd=paths.root(), capture_output=True, text=True).stdout
+    asked = [
+        config
+        for command in re.findall(r"-m dhm (train .+?)(?= &&|\))", line.replace("\\\n", " "))
+        for config in cli.configs_from(cli.parser().parse_args(shlex.split(command)))
+    ]
+    assert len(asked) == 2 * 3 * protocol.SEEDS
+    kept_here = {record.config.name for record in find(paths.records_dir()) if record.config.experiment[0] == "c"}
+    assert kept_here <= {config.name for config in asked}
+
+
+def test_readme_tells_what_was_measured() -> None:
+    """Gain and verdict of every row of the protocol that has runs, as the statistics say them."""
+    section = (paths.root() / "README.md").read_text().partition("## What we measured")[2].partition("\n## ")[0]
+    for row in protocol.judge(dhm.load_runs(paths.records_dir())):
+        if row.verdict != "not run":
+            first, second = (spoken(name) for name in (row.comparison.first, row.comparison.second))
+            line = next(
+                x
+                for x in section.splitlines()
+                if x.startswith(f"| {row.comparison.experiment}, {second} over {first} ")
+            )
+            assert f" {row.gain.value:+.2f} " in line
+            assert f" {row.best:+.2f} " in line
+            assert row.gain.low < -1e9 or f"[{row.gain.low:+.2f}, {row.gain.high:+.2f}]" in line
+            assert row.verdict in line
+
+
+@pytest.mark.skipif(not RECORDS, reason="no run is committed yet")
+def test_protocol_is_older_than_every_run() -> None:
+    starts, missing = [], set()
+    for folder in RECORDS:
+        for entry in json.loads((folder / "env.json").read_text()):
+            starts.append(datetime.datetime.fromisoformat(entry["started"]))
+            if _git("cat-file", "-t", entry["commit"]) != "commit":
+                missing.add(entry["commit"])
+    if missing:
+        pytest.skip(f"the history of this clone lacks {', '.join(sorted(missing))}, which the runs were made at")
+    first = _git("log", "--diff-filter=A", "--format=%cI", "--", "data/records/README.md").splitlines()[-1]
+    assert datetime.datetime.fromisoformat(first) < min(starts)

@@ -1,0 +1,75 @@
+"""The networks are the printed ones: tables generated from them against Tables 6-9, cell by cell."""
+
+import pytest
+import torch
+
+import dhm
+from dhm import flops
+from dhm.analysis.networks import architecture
+
+STEM = {  # Table 7 prints a stem of 2k channels for all; the released non-BC networks have 16
+    "densenet40_12": [("conv1", "B0", "3x3, 16", "3x3, 24")],
+    "densenet100_12": [("conv1", "B0", "3x3, 16", "3x3, 24")],
+}
+CIFAR = ("resnet32", "resnet110", "resnet1202", "densenet40_12", "densenet100_12", "wrn16_8", "wrn28_10")
+IMAGENET = ("resnet18", "resnet50", "resnet101", "resnet152")
+
+
+@pytest.mark.parametrize(("name", "size"), [*((n, 32) for n in CIFAR), *((n, 224) for n in IMAGENET)])
+def test_equals_the_printed_table(name: str, size: int) -> None:
+    with torch.device("meta"):
+        net = dhm.create_model(name)
+    rows = architecture.table(net, size)
+    assert [row.layer for row in rows] == [f"conv{i}{'_x' * (i > 1)}" for i in range(1, len(rows))] + ["classifier"]
+    assert rows[-1].cells == dict.fromkeys(("B0", "B1", "B2"), "average pool, 100-d fc")
+    found = [(d.layer, d.column, d.ours, d.printed) for d in architecture.departures(name, net, size)]
+    assert found == STEM.get(name, [])
+
+
+def test_a_departure_is_found() -> None:
+    """ResNet-20 is not the printed ResNet-32 in every stage, and its B2 neither."""
+    with torch.device("meta"):
+        net = dhm.create_model("cifar_resnet", depth=20)
+    found = {(d.layer, d.column) for d in architecture.departures("resnet32", net, 32)}
+    assert found == {
+        ("conv2_x", "B0"),
+        *(("conv3_x", h) for h in ("B0", "B2")),
+        *(("conv4_x", h) for h in ("B0", "B1", "B2")),
+    }
+    with pytest.raises(dhm.InputError, match="print no network 'resnet20'"):
+        architecture.departures("resnet20", net, 32)
+
+
+@pytest.mark.parametrize("name", ["densenet40_12", "densenet100_12"])
+def test_densenet_as_printed_is_an_option(name: str) -> None:
+    assert architecture.table(dhm.create_model(name, stem_channels=24))[0].cells == {"B0": "3x3, 24"}
+
+
+def test_design_principles_give_the_printed_branches_of_shallow_networks() -> None:
+    for name, family, options in [
+        ("resnet32", "cifar_resnet", {"depth": 32}),
+        ("wrn16_8", "wrn", {"depth": 16, "width": 8}),
+        ("wrn28_10", "wrn", {"depth": 28, "width": 10}),
+        ("densenet40_12", "densenet", {"depth": 40, "growth": 12}),
+    ]:
+        with torch.device("meta"):
+            named, made = dhm.create_model(name), dhm.create_model(family, **options)
+        assert {k: v.shape for k, v in named.state_dict().items()} == {k: v.shape for k, v in made.state_dict().items()}
+
+
+def test_flops_agree_with_arithmetic() -> None:
+    """ResNet-8: 3x3 convolutions of 16, 32, 64 channels at 32, 16, 8 pixels, and the classifier."""
+    counts = flops.flops(dhm.create_model("cifar_resnet", depth=8, num_classes=10))
+    convolutions = 32**2 * 9 * (3 * 16 + 2 * 16 * 16) + 16**2 * 9 * (16 * 32 + 32 * 32) + 8**2 * 9 * (32 * 64 + 64 * 64)
+    assert counts["B0"] == convolutions + 64 * 10
+    assert counts["B1"] == 8**2 * 9 * (32 * 128 + 128 * 128) + 128 * 10
+    assert counts["B2"] == 16**2 * 9 * (16 * 32 + 32 * 32) + 8**2 * 9 * (32 * 64 + 64 * 64) + 64 * 10
+
+
+def test_measuring_leaves_nothing_behind_even_after_an_error() -> None:
+    net = dhm.create_model("cifar_resnet", depth=8).train()
+    with pytest.raises(RuntimeError):
+        architecture.table(net, -1)
+    flops.flops(net)
+    flops.inference_flops(net)
+    assert all(module.training and not module._forward_hooks for module in net.modules())
