@@ -4,7 +4,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -192,55 +192,59 @@ class BranchedNet(BranchingNet[StagedNet, int]):
         return nn.ModuleList([self.backbone.stem, *self.backbone.stages, self.backbone.head[:-1]])
 
 
-def check(blueprint: Blueprint, specs: Sequence[BranchSpec]) -> None:
-    """Whether a blueprint's network can grow these branches.
+@dataclass(frozen=True)
+class Plan:
+    """A network with side branches before it is built.
+
+    Attributes:
+        blueprint: of the backbone.
+        specs: of the branches.
+        alone: `MAIN`, or the branch that is built alone with the trunk below it, as the main branch of a network of
+            its own (Table 5, "independent").
 
     Raises:
-        InputError: a spec names a stage the network does not have, or the wrong number of later stages.
+        InputError: a spec names a stage the network does not have, or the wrong number of later stages; or there is no
+            branch of that name.
     """
-    stages = len(blueprint.depths)
-    for spec in specs:
-        if not IMAGE <= spec.root <= stages:
-            raise InputError(
-                f"branch {spec.name}: root must be a stage from 0 to {stages} (or {IMAGE}, the image), not {spec.root}"
-            )
-        if len(spec.depths) not in (0, stages - spec.shared) or any(depth < 1 for depth in spec.depths):
-            raise InputError(
-                f"branch {spec.name}: depths must give a positive number of blocks for each of the "
-                f"{stages - spec.shared} stages after stage {spec.shared} (or nothing, for a bare classifier), "
-                f"not {list(spec.depths)}"
-            )
-    if len({spec.name for spec in specs}) < len(specs):
-        raise InputError(f"branch names must differ, not {[spec.name for spec in specs]}")
 
+    blueprint: Blueprint
+    specs: Sequence[BranchSpec]
+    alone: str = MAIN
 
-def branch_out(blueprint: Blueprint, specs: Sequence[BranchSpec]) -> BranchedNet:
-    """Build the blueprint's network and grow a branch for every spec.
+    def __post_init__(self) -> None:
+        stages = len(self.blueprint.depths)
+        for spec in self.specs:
+            if not IMAGE <= spec.root <= stages:
+                raise InputError(
+                    f"branch {spec.name}: root must be a stage from 0 to {stages} (or {IMAGE}, the image), "
+                    f"not {spec.root}"
+                )
+            if len(spec.depths) not in (0, stages - spec.shared) or any(depth < 1 for depth in spec.depths):
+                raise InputError(
+                    f"branch {spec.name}: depths must give a positive number of blocks for each of the "
+                    f"{stages - spec.shared} stages after stage {spec.shared} (or nothing, for a bare classifier), "
+                    f"not {list(spec.depths)}"
+                )
+        names = [spec.name for spec in self.specs]
+        if len({*names}) < len(names):
+            raise InputError(f"branch names must differ, not {names}")
+        if self.alone not in (MAIN, *names):
+            raise InputError(f"isolated must be one of {', '.join([MAIN, *names])}, not {self.alone!r}")
 
-    The backbone is drawn first, so a seed gives B0 the same first weights with any set of branches.
+    def build(self, num_classes: int) -> BranchedNet:
+        """The network with weights drawn anew.
 
-    Raises:
-        InputError: as `check`.
-    """
-    check(blueprint, specs)
-    backbone = blueprint.network()
+        The backbone is drawn first, so a seed gives B0 the same first weights with any set of branches.
+        """
+        blueprint = replace(self.blueprint, num_classes=num_classes)
+        if self.alone != MAIN:
+            spec = next(spec for spec in self.specs if spec.name == self.alone)
+            return BranchedNet(blueprint.pathway(spec.shared, spec.depths, spec.width), {})
+        backbone = blueprint.network()
 
-    def tower(spec: BranchSpec) -> StagedNet:
-        if spec.root == IMAGE:
-            return blueprint.pathway(0, spec.depths, spec.width)
-        return blueprint.tail(spec.root, backbone.channels[spec.root], spec.depths, spec.width)
+        def tower(spec: BranchSpec) -> StagedNet:
+            if spec.root == IMAGE:
+                return blueprint.pathway(0, spec.depths, spec.width)
+            return blueprint.tail(spec.root, backbone.channels[spec.root], spec.depths, spec.width)
 
-    return BranchedNet(backbone, {spec.name: (spec.root, tower(spec)) for spec in specs})
-
-
-def isolate(blueprint: Blueprint, specs: Sequence[BranchSpec], name: str) -> BranchedNet:
-    """One branch with the trunk below it, as the main branch of a network of its own (Table 5, "independent").
-
-    Raises:
-        InputError: as `check`, or there is no branch of that name.
-    """
-    check(blueprint, specs)
-    spec = next((spec for spec in specs if spec.name == name), None)
-    if spec is None:
-        raise InputError(f"isolated must be one of {', '.join([MAIN, *(s.name for s in specs)])}, not {name!r}")
-    return BranchedNet(blueprint.pathway(spec.shared, spec.depths, spec.width), {})
+        return BranchedNet(backbone, {spec.name: (spec.root, tower(spec)) for spec in self.specs})

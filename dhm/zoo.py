@@ -5,7 +5,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dhm.branches import MAIN, BranchedNet, BranchSpec, branch_out, designed_branches, isolate, twin
+from dhm.branches import MAIN, BranchedNet, BranchSpec, Plan, designed_branches, twin
 from dhm.config import Config
 from dhm.errors import InputError
 from dhm.models import Blueprint, CifarResNet, DenseNet, ImageNetResNet, MobileNet, WideResNet
@@ -75,7 +75,7 @@ def family_of(name: str) -> str:
     return MODELS[name].family if name in MODELS else name
 
 
-def blueprint(name: str, num_classes: int = 100, **options: Any) -> Blueprint:
+def blueprint(name: str, **options: Any) -> Blueprint:
     """The blueprint behind a name of `list_models()` or of `FAMILIES`, with the family's parameters as options."""
     if name in MODELS:
         options = {**MODELS[name].options, **options}
@@ -90,7 +90,7 @@ def blueprint(name: str, num_classes: int = 100, **options: Any) -> Blueprint:
         if option not in known:
             raise InputError(f"{name} has no option {option!r}; it takes {', '.join(known)}")
         _check_type(name, option, value, known[option].type)
-    return family(num_classes=num_classes, **options)
+    return family(**options)
 
 
 def _check_type(name: str, option: str, value: Any, kind: Any) -> None:
@@ -131,24 +131,28 @@ def create_model(
     Raises:
         InputError: an unknown name or option, or a value the family cannot be built with.
     """
-    plan = blueprint(name, num_classes, **options)
-    return branch_out(plan, branches_of(name, plan, branches))
+    plan = blueprint(name, **options)
+    return Plan(plan, branches_of(name, plan, branches)).build(num_classes)
 
 
-def network_of(config: Config, num_classes: int = 100) -> BranchedNet:
-    """The network a run trains, freshly initialised: for the baseline without any branch.
+def plan_of(config: Config) -> Plan:
+    """The network a run trains: for the baseline without any branch, an isolated branch as a network of its own.
 
-    An isolated branch is the main branch of a network of its own.
+    Raises:
+        InputError: as `create_model`.
     """
     branches: Any = config.branches
     if not isinstance(branches, str):
         branches = [_spec(values) for values in branches]
-    if config.isolated != MAIN:
-        plan = blueprint(config.arch, num_classes, **config.options)
-        return isolate(plan, branches_of(config.arch, plan, branches), config.isolated)
-    if config.method == "baseline":
+    if config.method == "baseline" and config.isolated == MAIN:
         branches = "none"
-    return create_model(config.arch, num_classes, branches, **config.options)
+    backbone = blueprint(config.arch, **config.options)
+    return Plan(backbone, branches_of(config.arch, backbone, branches), config.isolated)
+
+
+def network_of(config: Config, num_classes: int = 100) -> BranchedNet:
+    """The network a run trains, freshly initialised; see `plan_of`."""
+    return plan_of(config).build(num_classes)
 
 
 def _spec(values: Mapping[str, Any]) -> BranchSpec:

@@ -5,11 +5,10 @@ from typing import Any
 
 from dhm.config import Config
 from dhm.errors import RunBusy
-from dhm.flops import NETWORK
 from dhm.records.record import RunRecord
 from dhm.training.loop import fit
 from dhm.training.progress import Bar
-from dhm.training.step import check_network
+from dhm.zoo import plan_of
 
 
 def fit_all(configs: Sequence[Config], **options: Any) -> Iterator[RunRecord]:
@@ -22,8 +21,8 @@ def fit_all(configs: Sequence[Config], **options: Any) -> Iterator[RunRecord]:
         **options: as for `dhm.fit`.
     """
     to_train = [config for config in configs if RunRecord.of(config, options.get("runs_dir")).result is None]
-    for config in {str([getattr(c, name) for name in NETWORK]): c for c in to_train}.values():
-        check_network(config)  # a wrong name in the last run is told before the first
+    for config in to_train:
+        plan_of(config)  # a wrong name in the last run is told before the first
     with Bar("all runs", len(configs), "run", shown=options.get("progress", True) and len(configs) > 1) as bar:
         for number, config in enumerate(configs, start=1):
             head = f"[{number}/{len(configs)}]"

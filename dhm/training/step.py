@@ -9,7 +9,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import nn
 
-from dhm.branches import BranchedNet
+from dhm.branches import BranchedNet, Plan
 from dhm.config import Config
 from dhm.data import TrainAndTest, load
 from dhm.errors import InputError
@@ -19,7 +19,7 @@ from dhm.metrics.retrieval import Found
 from dhm.randomness import seed_of
 from dhm.records.weights import pretrained, start_from
 from dhm.training.evaluation import answers
-from dhm.zoo import network_of
+from dhm.zoo import plan_of
 
 
 @dataclass
@@ -123,7 +123,7 @@ def prepare(
     Raises:
         InputError: a network or data set that cannot be had, or a batch that cannot be divided so often.
     """
-    check_network(config)  # before the images are read
+    plan = plan_of(config)  # before the images are read
     weights = pretrained(config.arch, config.weights, download) if config.weights else None
     shards = fabric.world_size * accumulate
     if not 1 <= shards <= config.batch_size:
@@ -132,9 +132,9 @@ def prepare(
             f"{accumulate}; their product must be from 1 to {config.batch_size}"
         )
     data = load(config, data_dir, download, workers).to(fabric.device)
-    _check_shards(config, data, shards)
+    _check_shards(plan, config.batch_size, data, shards)
     torch.manual_seed(config.seed)
-    net = network_of(config, len(data.classes)).to(memory_format=torch.channels_last)
+    net = plan.build(len(data.classes)).to(memory_format=torch.channels_last)
     if weights is not None:
         start_from(net, *weights, config.network)
     loss = DHMLoss(
@@ -146,28 +146,19 @@ def prepare(
     return Trainer(config, fabric, data, net, model, optimizer, loss, accumulate)
 
 
-def check_network(config: Config, classes: int = 100) -> BranchedNet:
-    """The network of a configuration without its tensors ("meta").
-
-    Raises:
-        InputError: there is no such network.
-    """
-    with torch.device("meta"):
-        return network_of(config, classes)
-
-
-def _check_shards(config: Config, data: TrainAndTest, shards: int) -> None:
+def _check_shards(plan: Plan, batch_size: int, data: TrainAndTest, shards: int) -> None:
     """See that batch norm has more than one value a channel in the smallest share of a batch, the last of an epoch."""
-    last = len(data.train) % config.batch_size
-    smallest = min(size // shards for size in (config.batch_size, last or config.batch_size))
+    last = len(data.train) % batch_size
+    smallest = min(size // shards for size in (batch_size, last or batch_size))
     if smallest > 1:
         return
-    net = check_network(config, len(data.classes)).train()
+    with torch.device("meta"):
+        net = plan.build(len(data.classes)).train()
     try:
         net(torch.zeros(1, 3, *data.train.size, device="meta"))
     except ValueError:
         raise InputError(
-            f"a batch_size of {config.batch_size} leaves a single one of {len(data.train):,} images to a step, and its "
+            f"a batch_size of {batch_size} leaves a single one of {len(data.train):,} images to a step, and its "
             "last feature map is 1x1: too little for batch norm; take another batch_size"
         ) from None
 

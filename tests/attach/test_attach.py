@@ -15,7 +15,7 @@ from torch.optim.swa_utils import update_bn
 import dhm
 from dhm import paths
 from dhm.attach.tracing import trace
-from dhm.branches import branch_out, designed_branches
+from dhm.branches import Plan, designed_branches
 from dhm.data import load
 from dhm.zoo import blueprint
 
@@ -164,8 +164,8 @@ def test_a_copied_branch_is_the_network(build: Callable[[], nn.Module], data) ->
 def test_grown_branches_are_those_the_paper_designed(name: str, options: dict) -> None:
     """On the paper's own networks, the same tensors as the branches built from their blueprint (Tables 8-10)."""
     with torch.device("meta"):
-        plan = blueprint(name, 10, **options)
-        designed, grown = branch_out(plan, designed_branches(plan)), dhm.attach(plan.network())
+        plan = blueprint(name, **options)
+        designed, grown = Plan(plan, designed_branches(plan)).build(100), dhm.attach(plan.network())
     assert grown.heads == designed.heads
     for head in ("B1", "B2"):
         ours, theirs = (sorted(tuple(p.shape) for p in net.branches[head].parameters()) for net in (grown, designed))

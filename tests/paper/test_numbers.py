@@ -158,7 +158,7 @@ def test_numbers_are_found_from_an_ordinary_install(tmp_path: Path) -> None:
         copy(paths.root() / source, tmp_path / target)
     tables = sorted(file.stem for file in (paths.root() / "data" / "paper").glob("*.csv"))
     code = (
-        "import dhm; from dhm import paper, paths; from dhm.analysis import claims\n"
+        "import dhm; from dhm import paths; from dhm.paper import numbers; from dhm.analysis.evidence import claims\n"
         f"assert dhm.__file__.startswith({str(tmp_path)!r})\n"
         f"print([len(paths.embedded(f'paper/{{t}}.csv').read_text()) > 100 for t in {tables}], "
         "len(numbers.table('table1')), len(claims.read()))"

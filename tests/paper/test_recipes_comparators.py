@@ -1,5 +1,6 @@
 """Appendix G's comparators: a twin network, and the plain one at equal training FLOPs."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,7 @@ def train(config: dhm.Config, folder: Path, **options) -> dhm.RunRecord:
 def test_twins_gradients_are_those_of_two_networks() -> None:
     """Deep Mutual Learning written out: two networks drawn one after the other, each with its cross-entropy and its
     divergence from the other's constant prediction."""
-    plan = blueprint("cifar_resnet", 7, depth=8)
+    plan = replace(blueprint("cifar_resnet", depth=8), num_classes=7)
     torch.manual_seed(0)
     pair = [plan.network().double(), plan.network().double()]
     torch.manual_seed(0)
