@@ -12,6 +12,9 @@ from dhm import paths
 from dhm.notebook import list_notebooks
 
 ROOT = paths.root()
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("data/**/*.md")])
+UNLISTED = ("plots", "widgets")
+"""Folders with a file for each figure or view, which the names of these tell."""
 
 
 def requirements() -> dict[str, list[str]]:
@@ -43,8 +46,24 @@ def test_readme_names_what_there_is() -> None:
     assert set(re.findall(r"notebooks/(\w+)\.ipynb", readme)) == set(list_notebooks())
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     assert set(re.findall(r"make ([a-z-]+)", readme)) <= targets
-    for link in re.findall(r"\]\(([^)#:]+)\)", readme):
-        assert (ROOT / link).exists(), link
+    assert len(readme.splitlines()) <= 130
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_of_pages_lead_somewhere(page: Path) -> None:
+    for link in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
+        assert (page.parent / link).exists(), link
+
+
+def test_readme_lists_the_house() -> None:
+    """Every folder and file of the package at its first two levels, in the block that says where things are."""
+    block = (ROOT / "README.md").read_text().partition("## Where things are")[2].partition("```")[2].partition("```")[0]
+    for path in sorted((ROOT / "dhm").rglob("*")):
+        depth = len(path.relative_to(ROOT / "dhm").parts)
+        if (path.suffix == ".py" or path.is_dir()) and depth <= 2 and not path.name.startswith("__"):
+            if path.parent.name in UNLISTED:
+                continue
+            assert re.search(rf"\b{path.stem}\b", block), f"README does not say where {path.relative_to(ROOT)} is"
 
 
 def test_nothing_tells_of_a_machine() -> None:

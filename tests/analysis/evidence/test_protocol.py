@@ -203,9 +203,9 @@ def test_make_trains_the_records() -> None:
     assert kept_here <= {config.name for config in asked}
 
 
-def test_readme_tells_what_was_measured() -> None:
+def test_results_tell_what_was_measured() -> None:
     """Gain and verdict of every row of the protocol that has runs, as the statistics say them."""
-    section = (paths.root() / "README.md").read_text().partition("## What we measured")[2].partition("\n## ")[0]
+    section = (paths.root() / "docs" / "results.md").read_text()
     for row in protocol.judge(dhm.load_runs(paths.records_dir())):
         if row.verdict != "not run":
             first, second = (spoken(name) for name in (row.comparison.first, row.comparison.second))
