@@ -2,7 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Generic, TypeVar
@@ -75,7 +75,7 @@ class BranchSpec:
         return {**asdict(self), "depths": list(self.depths)}
 
 
-def designed_branches(blueprint: Blueprint) -> list[BranchSpec]:
+def designed_branches(blueprint: Blueprint) -> tuple[BranchSpec, ...]:
     """B1 and B2 for any blueprint, by the three principles of appendix A.
 
     Building blocks and the number of down-samplings are the backbone's own; B1, after the last stage but one, is
@@ -83,10 +83,10 @@ def designed_branches(blueprint: Blueprint) -> list[BranchSpec]:
     """
     *_, before_last, last = blueprint.depths
     stages = len(blueprint.depths)
-    return [
+    return (
         BranchSpec("B1", stages - 1, (last,), blueprint.broad),
         BranchSpec("B2", stages - 2, (before_last, -(-last // 2))),
-    ]
+    )
 
 
 def twin(blueprint: Blueprint) -> BranchSpec:
@@ -208,7 +208,7 @@ class Plan:
     """
 
     blueprint: Blueprint
-    specs: Sequence[BranchSpec]
+    specs: tuple[BranchSpec, ...]
     alone: str = MAIN
 
     def __post_init__(self) -> None:

@@ -102,16 +102,16 @@ def _check_type(name: str, option: str, value: Any, kind: Any) -> None:
         raise InputError(f"{name}: option {option} must be a finite number, not {value!r}")
 
 
-def branches_of(name: str, plan: Blueprint, branches: str | Sequence[BranchSpec]) -> list[BranchSpec]:
+def branches_of(name: str, plan: Blueprint, branches: str | Sequence[BranchSpec]) -> tuple[BranchSpec, ...]:
     """What `branches` means for a network: "paper", "none", "twin" or the specs themselves."""
     if isinstance(branches, list | tuple) and all(isinstance(spec, BranchSpec) for spec in branches):
-        return list(branches)
+        return tuple(branches)
     if branches == "none":
-        return []
+        return ()
     if branches == "paper":
-        return list(MODELS[name].branches) if name in MODELS else designed_branches(plan)
+        return MODELS[name].branches if name in MODELS else designed_branches(plan)
     if branches == "twin":
-        return [twin(plan)]
+        return (twin(plan),)
     raise InputError(f'branches must be "paper", "none", "twin" or a list of BranchSpec, not {branches!r}')
 
 

@@ -8,10 +8,12 @@ import torch
 
 import dhm
 from dhm.branches import BranchSpec, answering
-from dhm.zoo import network_of
+from dhm.paper.presets import QUICK_MEMBERS
+from dhm.zoo import FAMILIES, network_of
 
-SMALL = [("cifar_resnet", {"depth": 8}), ("densenet", {"depth": 10, "growth": 4}), ("wrn", {"depth": 10, "width": 1})]
-X = torch.randn(2, 3, 16, 16)
+SMALL = [(family, QUICK_MEMBERS.get(family, {})) for family in FAMILIES]
+"""A member of every family."""
+X = torch.randn(2, 3, 32, 32)
 
 
 @pytest.mark.parametrize(("family", "options"), SMALL)
@@ -136,7 +138,7 @@ def test_what_cannot_be_built_is_told_in_a_sentence(call, sentence: str) -> None
 
 @pytest.mark.parametrize(
     ("family", "options"),
-    [*SMALL, ("imagenet_resnet", {"depth": 10, "base": 8}), ("mobilenet", {"width": 0.25})],
+    SMALL,
 )
 def test_a_branch_without_channels_is_told(family: str, options: dict) -> None:
     stages = len(dhm.create_model(family, branches="none", **options).backbone.stages)

@@ -3,6 +3,8 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import torch
+
 from dhm.config import Config
 from dhm.errors import RunBusy
 from dhm.records.record import RunRecord
@@ -21,8 +23,9 @@ def fit_all(configs: Sequence[Config], **options: Any) -> Iterator[RunRecord]:
         **options: as for `dhm.fit`.
     """
     to_train = [config for config in configs if RunRecord.of(config, options.get("runs_dir")).result is None]
-    for config in to_train:
-        plan_of(config)  # a wrong name in the last run is told before the first
+    with torch.device("meta"):
+        for plan in dict.fromkeys(plan_of(config) for config in to_train):
+            plan.build(2)  # a wrong setting in the last run is told before the first
     with Bar("all runs", len(configs), "run", shown=options.get("progress", True) and len(configs) > 1) as bar:
         for number, config in enumerate(configs, start=1):
             head = f"[{number}/{len(configs)}]"

@@ -46,7 +46,7 @@ def _measure(name: str, branches: str, options: dict[str, Any]) -> Measured:
     plan = blueprint(name, **options)
     specs = branches_of(name, plan, "paper" if branches == "bare" else branches)
     if branches == "bare":
-        specs = [BranchSpec(spec.name, spec.root) for spec in specs]
+        specs = tuple(BranchSpec(spec.name, spec.root) for spec in specs)
     with torch.device("meta"):  # shapes without weights: the largest takes no memory
         net = create_model(name, branches=specs, **options)
     size = IMAGE_SIZES.get(family_of(name), 32)

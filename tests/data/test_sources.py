@@ -14,8 +14,9 @@ from PIL import Image
 
 import dhm
 from dhm import paths
-from dhm.data import corruption, load
+from dhm.data import corruption, load, reid
 from dhm.data.images import channel_statistics, crop_and_flip
+from dhm.data.sources import DATASETS
 from dhm.randomness import generator
 
 
@@ -32,6 +33,13 @@ def tiny_folder(root: Path, classes: int = 6, train: int = 5, val: int = 2, size
 
 def config(folder: Path, **changes) -> dhm.Config:
     return dhm.Config(dataset=str(folder), **changes)
+
+
+def test_every_name_of_a_data_set_is_told() -> None:
+    page, settings = (paths.root() / "data" / "README.md").read_text(), dhm.Config.__doc__ or ""
+    for name in (*DATASETS, *reid.DATASETS):
+        assert f"`{name}`" in page
+        assert f'"{name}"' in settings
 
 
 def test_embedded_arrays_have_the_sums_that_are_written_down() -> None:
