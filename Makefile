@@ -47,10 +47,8 @@ benchmarks: install
 # start at will. DHM_DATA holds cifar100 (or cifar-100-python) and tiny-imagenet-100.
 WORKERS ?= 2
 share = for worker in $$(seq $(WORKERS)); do ($(1)) & workers="$$workers $$!"; done; for worker in $$workers; do wait $$worker || exit 1; done
-# bfloat16 where the processor computes in it.
-ARITHMETIC = $(shell grep -qsE 'avx512_bf16|amx_bf16' /proc/cpuinfo && echo bf16-mixed || echo 32-true)
-CIFAR = OMP_NUM_THREADS=1 nice -n 19 $(BIN)/python -m dhm train --preset paper --arch resnet32 --experiment table1 \
-	--method baseline dhm dsl --seed 0 1 2 3 4 --accelerator cpu --precision $(ARITHMETIC)
+CIFAR := OMP_NUM_THREADS=1 nice -n 19 $(BIN)/python -m dhm train --preset paper --arch resnet32 --experiment table1 \
+	--method baseline dhm dsl --seed 0 1 2 3 4 --accelerator cpu --precision auto
 EVIDENCE := $(BIN)/python -m dhm train --dataset tiny-imagenet-100 --image-size 32 --method baseline dsl dhm --seed 0 1 2 3 4
 CPU_RUNS := OMP_NUM_THREADS=1 $(EVIDENCE) --accelerator cpu --precision bf16-mixed --classes 20 --train-per-class 250 --test-on val+rest \
 	--arch cifar_resnet --options depth=20 --batch-size 64 --lr 0.1 --momentum 0.9 --weight-decay 1e-4 --gamma 0.1

@@ -16,8 +16,10 @@ from dhm import paths
 from dhm.config import ONE_OF, Config
 from dhm.errors import InputError, NonFiniteLoss
 from dhm.paper import presets
+from dhm.records import unfinished
 from dhm.records.record import RunRecord, find
 from dhm.records.weights import load_released, load_trained, released_name, torchvision_label
+from dhm.training.arithmetic import AUTO, as_begun
 from dhm.training.estimate import duration, estimate
 from dhm.training.evaluation import evaluate
 from dhm.training.grid import fit_all
@@ -82,6 +84,10 @@ def parser() -> argparse.ArgumentParser:
         "keep", help="put finished runs into data/records, without checkpoints but with what these tell"
     )
     command.add_argument("folders", type=Path, nargs="+", metavar="folder", help="run records, or folders of some")
+    command.add_argument(
+        "--unfinished", action="store_true",
+        help="set the unfinished ones aside too, in data/unfinished with their last checkpoint, for another machine",
+    )  # fmt: skip
     command.add_argument("--data-dir", type=Path, help="where data sets are (default $DHM_DATA, else data/)")
     command.set_defaults(run=_keep)
 
@@ -172,10 +178,14 @@ def configs_from(given: argparse.Namespace, preset: str = "") -> list[Config]:
         values = start or presets.settings(given.preset or preset, arch, method, dataset)
         return Config.from_dict(values).lasting(changes["epochs"]).to_dict() if "epochs" in changes else values
 
-    return [
+    automatic = changes.get("precision") == AUTO
+    if automatic:
+        del changes["precision"]
+    configs = [
         Config.from_dict({**begin(arch, method), **changes, "arch": arch, "method": method, "seed": seed})
         for arch in architectures for seed in seeds for method in methods
     ]  # fmt: skip
+    return [as_begun(c, getattr(given, "runs_dir", None), given.accelerator) for c in configs] if automatic else configs
 
 
 def _settings(given: argparse.Namespace) -> list[dataclasses.Field]:
@@ -217,7 +227,10 @@ def _train(given: argparse.Namespace) -> None:
     options = {"accumulate": given.accumulate, "tensorboard": given.tensorboard, **_machine(given)}
     if not given.preset and not given.config:
         print(f"preset {presets.resolve('')}, as none is given (--preset {'|'.join(presets.PRESETS)})", flush=True)
-    for _ in fit_all(configs_from(given), runs_dir=given.runs_dir, **options):
+    configs = configs_from(given)
+    if given.config and given.config.name == "config.json" and len(configs) == 1:
+        options["resume_from"] = given.config.parent  # with its checkpoint, if it has one
+    for _ in fit_all(configs, runs_dir=given.runs_dir, **options):
         pass
 
 
@@ -270,10 +283,13 @@ def _keep(given: argparse.Namespace) -> None:
         if not folder.is_dir():
             raise InputError(f"there is no folder {folder}")
     for record in find(*given.folders):
-        if record.result is None:
-            print(f"{record.folder.name}: not finished, left where it is")
-        else:
+        if record.result is not None:
             print(paths.shown(keep(record, paths.records_dir(), given.data_dir).folder), flush=True)
+            unfinished.discard(record.config)
+        elif given.unfinished:
+            print(paths.shown(unfinished.set_aside(record).folder), flush=True)
+        else:
+            print(f"{record.folder.name}: not finished, left where it is")
 
 
 def _notebook(given: argparse.Namespace) -> None:

@@ -70,7 +70,8 @@ class Config:
         batch_size: images a step, the sum over all devices.
         lr, momentum, weight_decay: of the optimizer.
         milestones, gamma: the learning rate is multiplied by gamma at the start of these epochs, counted from 0.
-        precision: "32-true" (IEEE float32, no TF32), "bf16-mixed" or "16-mixed".
+        precision: "32-true" (IEEE float32, no TF32), "bf16-mixed" or "16-mixed". The command line also takes "auto":
+            the one the run has been begun in, else bf16-mixed where the hardware computes in bfloat16, else 32-true.
         seed: of the first weights, the order of the images and their augmentation.
     """
 

@@ -37,6 +37,11 @@ def records_dir() -> Path:
     return root() / "data" / "records"
 
 
+def unfinished_dir() -> Path:
+    """Folder of runs that wait for another machine, `data/unfinished` of the clone."""
+    return root() / "data" / "unfinished"
+
+
 def figures_dir() -> Path:
     """Folder of the figures: `$DHM_FIGURES`, else `figures/` of the clone."""
     return Path(os.environ.get("DHM_FIGURES") or root() / "figures").expanduser()

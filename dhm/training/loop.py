@@ -19,6 +19,7 @@ from dhm.metrics import main_error
 from dhm.records import checkpoints
 from dhm.records.environment import describe
 from dhm.records.record import RunRecord
+from dhm.records.unfinished import take_over
 from dhm.training.ledger import Ledger, know_nothing
 from dhm.training.parallel import connect, gather
 from dhm.training.progress import Bar
@@ -32,7 +33,7 @@ LOOK_AFTER = 3
 def fit(
     config: Config, *, runs_dir: str | Path | None = None, data_dir: str | Path | None = None, download: bool = False,
     accelerator: str = "auto", accumulate: int = 1, workers: int | None = None, tensorboard: bool = False,
-    progress: bool = True, checkpoint_every: float = 60.0,
+    progress: bool = True, checkpoint_every: float = 60.0, resume_from: str | Path | None = None,
 ) -> RunRecord:  # fmt: skip
     """Train a configuration and return its record; a finished run is returned as it is, a stopped one goes on.
 
@@ -49,6 +50,8 @@ def fit(
         tensorboard: write curves for TensorBoard too, into the record's folder.
         progress: show a bar.
         checkpoint_every: seconds of training that a killed run may lose.
+        resume_from: a folder with this run unfinished, from another machine, to go on with where `runs_dir` has no
+            checkpoint of it; by default `data/unfinished` is looked into.
 
     Raises:
         InputError: the configuration cannot be trained here; nothing was changed.
@@ -66,6 +69,8 @@ def fit(
             with _alone(record, fabric):
                 if not fabric.broadcast(record.result is not None):  # another process may have finished it meanwhile
                     record.sweep()
+                    take_over(record, resume_from)
+                    fabric.barrier()  # until the checkpoint is there, for every process
                     _train(trainer, record, progress, checkpoint_every)
         finally:
             for logger in fabric.loggers:

@@ -21,6 +21,7 @@ from dhm.analysis.features import correlation
 from dhm.analysis.features.gradients import consistency, held_out
 from dhm.analysis.variants import spoken
 from dhm.data import load_test
+from dhm.paper import recipes
 from dhm.records.record import RunRecord, find
 
 RECORDS = sorted(file.parent for file in paths.records_dir().rglob("config.json"))
@@ -184,23 +185,35 @@ def test_committed_record(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_committed_records_are_of_the_protocol() -> None:
-    planned = {row.experiment for row in protocol.comparisons()}
+    planned = {row.experiment for row in protocol.comparisons()} | {"table1"}
     assert {record.config.experiment for record in find(paths.records_dir())} <= planned
     size = sum(file.stat().st_size for folder in RECORDS for file in folder.iterdir())
     assert size < 20e6
 
 
-def test_make_trains_the_records() -> None:
-    """What `make evidence-cpu` asks for is what data/records holds, as far as it has been run."""
-    line = subprocess.run(["make", "-n", "evidence-cpu"], cwd=paths.root(), capture_output=True, text=True).stdout
-    asked = [
+def asked_by(target: str) -> list[dhm.Config]:
+    """The runs a target of make trains."""
+    line = subprocess.run(["make", "-n", target], cwd=paths.root(), capture_output=True, text=True).stdout
+    return [
         config
         for command in re.findall(r"-m dhm (train .+?)(?= &&|\))", line.replace("\\\n", " "))
         for config in cli.configs_from(cli.parser().parse_args(shlex.split(command)))
     ]
+
+
+def test_make_trains_the_records() -> None:
+    """What `make evidence-cpu` asks for is what data/records holds, as far as it has been run."""
+    asked = asked_by("evidence-cpu")
     assert len(asked) == 2 * 3 * protocol.SEEDS
     kept_here = {record.config.name for record in find(paths.records_dir()) if record.config.experiment[0] == "c"}
     assert kept_here <= {config.name for config in asked}
+
+
+def test_make_trains_the_papers_row_in_the_order_of_the_protocol(monkeypatch: pytest.MonkeyPatch) -> None:
+    for precision in ("bf16-mixed", "32-true"):
+        monkeypatch.setattr(cli, "as_begun", lambda config, *_, p=precision: config.replace(precision=p))
+        methods = ("baseline", "dhm", "dsl")
+        assert asked_by("evidence-cifar") == recipes.table1("paper", ["resnet32"], methods, precision=precision)
 
 
 def test_results_tell_what_was_measured() -> None:
