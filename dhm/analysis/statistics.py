@@ -37,6 +37,13 @@ class Sample:
         half = float(stats.t.ppf((1 + confidence) / 2, self.n - 1)) * self.std / math.sqrt(self.n)
         return self.mean - half, self.mean + half
 
+    def prediction(self, confidence: float = 1 - LEVEL) -> tuple[float, float]:
+        """Where one more run would fall, mean ± t(n - 1) s sqrt(1 + 1/n); infinite for fewer than two runs."""
+        if self.n < 2:
+            return -math.inf, math.inf
+        half = float(stats.t.ppf((1 + confidence) / 2, self.n - 1)) * self.std * math.sqrt(1 + 1 / self.n)
+        return self.mean - half, self.mean + half
+
     def __str__(self) -> str:
         if self.n == 0:
             return "–"
