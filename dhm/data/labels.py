@@ -5,7 +5,7 @@ import csv
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from dhm.errors import InputError
@@ -68,35 +68,45 @@ def _lines(file: Path) -> list[str]:
 def _by_name(lines: Sequence[str], names: Sequence[str], classes: Sequence[str], file: Path) -> dict[str, str]:
     """Labels by the image a line names; lines of images that are not there are passed over."""
     stems = Counter(os.path.splitext(name)[0] for name in names)
-    whole = {name: name for name in names}
+    whole = dict(zip(names, names, strict=True))
     by_stem = {stem: name for name in names if stems[stem := os.path.splitext(name)[0]] == 1}
     ways: list[Callable[[str], str | None]] = [
         whole.get,
-        lambda given: by_stem.get(given) or by_stem.get(os.path.splitext(given)[0]),
+        lambda given: by_stem.get(given) or by_stem.get(re.sub(r"\.\w+$", "", given)),
     ]
     found: dict[str, str] = {}
+    known = frozenset(classes)
     for line in lines:
-        name, words = next(filter(None, (_match(line, way) for way in ways)), ("", []))
-        if not words:
-            continue
-        # what follows a label, as the boxes in Kaggle's list, is numbers
-        label = " ".join(words)
-        if label not in classes and any(word.lstrip("-").isdecimal() for word in words[1:]):
-            label = words[0]
-        if found.setdefault(name, label) != label:
+        try:
+            name, label = next(filter(None, (_match(line, way, known) for way in ways)), ("", ""))
+        except csv.Error as error:
+            raise InputError(f"{file} is no list of labels: {error}") from None
+        if label and found.setdefault(name, label) != label:
             raise InputError(f"{file} gives {name} two labels, {found[name]} and {label}")
     return found
 
 
-def _match(line: str, image: Callable[[str], str | None]) -> tuple[str, list[str]] | None:
-    """The image a line begins with, by the longest name that is one, and the words of the field after it."""
+def _match(line: str, image: Callable[[str], str | None], classes: Collection[str]) -> tuple[str, str] | None:
+    """The image a line begins with, by the longest name that is one, and its label."""
     for delimiter in filter(line.__contains__, "\t,; "):
         for fields in (line.split(delimiter), *csv.reader([line], delimiter=delimiter)):
             for count in range(len(fields) - 1, 0, -1):
                 name = image(re.split(r"[/\\]", delimiter.join(fields[:count]).strip())[-1])
                 if name is not None:
-                    return name, " ".join(fields[count:] if delimiter == " " else fields[count : count + 1]).split()
+                    return name, _label(fields[count:], delimiter, classes)
     return None
+
+
+def _label(fields: Sequence[str], delimiter: str, classes: Collection[str]) -> str:
+    """The longest beginning that is a class; else the first field, without what follows in numbers, as boxes do in
+    Kaggle's list."""
+    starts = (delimiter.join(fields[:count]).strip() for count in range(len(fields), 0, -1))
+    known = next((start for start in starts if start in classes), None)
+    if known is not None:
+        return known
+    words = " ".join(fields if delimiter == " " else fields[:1]).split()
+    numbers = any(word.lstrip("-").isdecimal() for word in words[1:])
+    return words[0] if numbers else " ".join(words)
 
 
 def _class_name(given: str, classes: Sequence[str], file: Path) -> str:
