@@ -83,8 +83,10 @@ def _reason(path: str | Path, told: str) -> str:
         words = f"it holds {strange[1]}, which may run code and is not read; save the network's state_dict() alone"
     elif "TorchScript" in told:
         words = "it is a program of TorchScript, which is not run; save the network's state_dict()"
+    elif told.startswith("Weights only"):  # pages on how to trust it
+        words = inner[1][:120] if inner else "its bytes are none that torch writes"
     else:
-        words = re.sub(r"\x1b\[\d*m", "", inner[1] if inner else told.splitlines()[0])[:120]
+        words = told.splitlines()[0][:120]
     return f"{path} is damaged or no checkpoint of tensors ({words})"
 
 
