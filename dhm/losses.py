@@ -87,7 +87,7 @@ class DHMLoss(nn.Module):
         elif self.ce_weights or self.mimic_weights:
             self.check(tuple(logits))
         heads = (MAIN,) if self.method == "baseline" else tuple(logits)
-        _check_forms(logits, target)
+        _check_forms(logits, heads, target)
         # All heads as one (heads, N, K) block: each later line is one operation, however many branches there are.
         block = torch.stack([_rows(logits[head]) for head in heads])
         with torch.autocast(block.device.type, enabled=False):
@@ -210,20 +210,23 @@ def _rows(values: torch.Tensor) -> torch.Tensor:
     return values if values.dim() == 2 else values.movedim(1, -1).flatten(0, -2)
 
 
-def _check_forms(logits: Mapping[str, torch.Tensor], target: torch.Tensor) -> None:
+def _check_forms(logits: Mapping[str, torch.Tensor], heads: Sequence[str], target: torch.Tensor) -> None:
     """See that all classifiers answer in one shape and that the target fits it.
 
     Raises:
         InputError: one does not; the sentence names it with its shape.
     """
-    first, shape = next((head, tuple(z.shape)) for head, z in logits.items())
+    for head in heads:
+        if not isinstance(logits.get(head), torch.Tensor):
+            given = type(logits[head]).__name__ if head in logits else "missing"
+            raise InputError(f"logits must hold a tensor for every classifier, but {head}'s is {given}")
+    first, shape = heads[0], tuple(logits[heads[0]].shape)
     if len(shape) < 2:
         raise InputError(f"logits must be (N, K) or (N, K, ...), but {first}'s are {shape}")
-    for head, z in logits.items():
-        if tuple(z.shape) != shape:
-            raise InputError(
-                f"all classifiers must answer in one shape, but {first}'s is {shape}, {head}'s {tuple(z.shape)}"
-            )
+    for head in heads:
+        other = tuple(logits[head].shape)
+        if other != shape:
+            raise InputError(f"all classifiers must answer in one shape, but {first}'s is {shape}, {head}'s {other}")
     wanted = shape if target.is_floating_point() else (shape[0], *shape[2:])
     if tuple(target.shape) != wanted:
         what = "probabilities" if target.is_floating_point() else "class indices"

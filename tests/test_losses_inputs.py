@@ -141,6 +141,14 @@ def test_labels_of_any_integers(kind: torch.dtype) -> None:
     assert torch.equal(dhm.DHMLoss()(logits, target.to(kind))[0], dhm.DHMLoss()(logits, target)[0])
 
 
+def test_the_baseline_looks_at_b0_alone() -> None:
+    logits, target = heads_of(4, 5), torch.tensor([0, 4, 2, 2])
+    total, _ = dhm.DHMLoss("baseline")({**logits, "B1": torch.zeros(4, 9)}, target)
+    assert torch.equal(total, F.cross_entropy(logits["B0"], target))
+    with pytest.raises(dhm.InputError, match="but B0's is missing"):
+        dhm.DHMLoss("baseline")({"out": logits["B0"]}, target)
+
+
 ROWS = torch.zeros(8, 10)
 
 
@@ -151,6 +159,7 @@ ROWS = torch.zeros(8, 10)
         ((ROWS,) * 3, torch.zeros(8).long(), "not as a tuple of 3"),
         ({}, torch.zeros(8).long(), "not as a dict of 0"),
         ({"B0": ROWS, "B1": ROWS[:, :8]}, torch.zeros(8).long(), r"B0's is \(8, 10\), B1's \(8, 8\)"),
+        ({"B0": ROWS, "B1": None}, torch.zeros(8).long(), "but B1's is NoneType"),
         ({"B0": ROWS[0]}, torch.tensor(0), r"must be \(N, K\) or \(N, K, ...\), but B0's are \(10,\)"),
         (ROWS, torch.zeros(7).long(), r"class indices must be \(8,\) for logits \(8, 10\), not \(7,\)"),
         (ROWS, torch.zeros(8, 10).long(), r"class indices must be \(8,\)"),
