@@ -5,6 +5,7 @@ from dhm.branches import BranchedNet, BranchSpec
 from dhm.config import Config
 from dhm.errors import InputError
 from dhm.losses import DHMLoss
+from dhm.records.containers import plain_state
 from dhm.records.record import RunRecord, load_runs
 from dhm.records.weights import load_released, load_trained
 from dhm.training.loop import fit
@@ -14,4 +15,5 @@ __version__ = "0.1.0"
 __all__ = [
     "AttachedNet", "BranchSpec", "BranchedNet", "Config", "DHMLoss", "InputError", "RunRecord", "attach",
     "create_model", "fit", "list_models", "load_released", "load_runs", "load_trained",
+    "plain_state",
 ]  # fmt: skip

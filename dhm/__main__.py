@@ -267,7 +267,7 @@ def _evaluate(given: argparse.Namespace) -> None:
             net, label = load_released(path, config.arch, **config.options), torchvision_label(path) or path.name
         predictions = evaluate(
             net, config, data_dir=given.data_dir, download=given.download, accelerator=given.accelerator,
-            workers=given.workers,
+            workers=given.workers, numbered=not path.is_dir(),  # a run's classes are in the order of its train/
         )  # fmt: skip
         for head, figures in predictions.summary().items():
             told = "".join(f"{figures.get(name, 0):>8.3f}" for name in ("top1_error", "top5_error", "nll", "ece"))

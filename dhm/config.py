@@ -31,6 +31,11 @@ ONE_OF = {
 _AT_LEAST = {
     "epochs": 1, "frozen_epochs": 0, "batch_size": 1, "seed": 0, "image_size": 8, "classes": 2, "train_per_class": 1,
 }  # fmt: skip
+_AT_MOST = {
+    "epochs": 2**63 - 1, "frozen_epochs": 2**63 - 1, "batch_size": 2**63 - 1, "seed": 2**64 - 1, "image_size": 2**16,
+    "classes": 2**63 - 1, "train_per_class": 2**63 - 1,
+}  # fmt: skip
+"""What torch's integers and generators hold, and Pillow's images."""
 _POSITIVE = ("lr", "temperature", "gamma")
 _SHARES = ("momentum", "label_smoothing", "label_noise")
 
@@ -113,7 +118,7 @@ class Config:
             value = getattr(self, name)
             try:
                 object.__setattr__(self, name, _fitted(value, kind))
-            except TypeError:
+            except (TypeError, OverflowError):  # an integer may be too large for a float
                 raise InputError(f"{name} must be {_describe(kind)}, not {value!r}") from None
         for name, choices in ONE_OF.items():
             if getattr(self, name) not in choices:
@@ -122,6 +127,8 @@ class Config:
             value = getattr(self, name)
             if value is not None and value < least:
                 raise InputError(f"{name} must be at least {least}, not {value}")
+            if value is not None and value > _AT_MOST[name]:
+                raise InputError(f"{name} must be at most {_AT_MOST[name]}, not {value}")
         for name in _POSITIVE:
             if getattr(self, name) <= 0:
                 raise InputError(f"{name} must be a positive number, not {getattr(self, name)}")

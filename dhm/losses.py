@@ -1,6 +1,6 @@
 """The objective: cross-entropies of all classifiers and pairwise mimicking (Eqs. 7-9)."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence, Sized
 from typing import Any
 
 import torch
@@ -12,6 +12,8 @@ from dhm.config import DIRECTIONS, METHODS
 from dhm.errors import InputError
 from dhm.randomness import generator
 
+IGNORED = -100
+"""The label of an image or position that counts in no term, as in torch's cross-entropy."""
 _STREAM = 0xB3A9C4  # keeps the draw of branches apart from the order of the images under the same seed and epoch
 
 
@@ -49,7 +51,7 @@ class DHMLoss(nn.Module):
         self.method, self.direction, self.temperature = method, direction, float(temperature)
         self.ce_weights, self.mimic_weights = dict(ce_weights or {}), dict(mimic_weights or {})
         self.label_smoothing = label_smoothing
-        self._kept_pairs: dict[Any, tuple[list[tuple[int, int]], torch.Tensor]] = {}
+        self._kept_pairs: dict[Any, tuple[list[tuple[int, int]], torch.Tensor, torch.Tensor]] = {}
 
     def forward(
         self,
@@ -57,12 +59,14 @@ class DHMLoss(nn.Module):
         target: torch.Tensor,
         active: Collection[str] | None = None,
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """Loss of one batch.
+        """Loss of one batch, its mean over the images, or over all positions of dense logits.
 
         Args:
-            logits: (N, K) for every classifier, the deepest (B0) first, then from deep to shallow; or B0's alone, which
-                is a network's answer in eval mode.
-            target: class indices (N,) or probabilities (N, K).
+            logits: (N, K) or (N, K, ...) for every classifier, the deepest (B0) first, then from deep to shallow; or
+                B0's alone, which is a network's answer in eval mode. Classes at minus infinity are impossible ones:
+                the loss is what it is without them, 0 · inf being 0.
+            target: class indices (N, ...), where -100 leaves an image or position out of every term, or probabilities
+                in the shape of the logits.
             active: branches that take part in mimicking, all by default. B0 always does; cross-entropies stay.
 
         Returns:
@@ -71,24 +75,36 @@ class DHMLoss(nn.Module):
 
         Raises:
             InputError: as `check`; B0 alone, the answer of eval mode, leaves the weights of other classifiers unused.
+                Or logits or a target of another form, or a label that is no class.
         """
         if isinstance(logits, torch.Tensor):
             logits = {MAIN: logits}
+        elif not isinstance(logits, Mapping) or not logits:
+            raise InputError(
+                'logits must be given by classifier, the deepest first, e.g. {"B0": logits, "B1": logits}, not as a '
+                f"{type(logits).__name__} of {len(logits) if isinstance(logits, Sized) else 'them'}"
+            )
         elif self.ce_weights or self.mimic_weights:
             self.check(tuple(logits))
         heads = (MAIN,) if self.method == "baseline" else tuple(logits)
+        _check_forms(logits, heads, target)
         # All heads as one (heads, N, K) block: each later line is one operation, however many branches there are.
-        block = torch.stack([logits[head] for head in heads])
+        block = torch.stack([_rows(logits[head]) for head in heads])
         with torch.autocast(block.device.type, enabled=False):
             block = block.float() if block.dtype in (torch.float16, torch.bfloat16) else block
-            entropies = [F.cross_entropy(z, target, label_smoothing=self.label_smoothing) for z in block]
+            target = _rows(target).to(block.dtype) if target.is_floating_point() else target.flatten().long()
+            entropies = [cross_entropy(z, target, self.label_smoothing) for z in block]
             terms = {f"ce/{head}": value.detach() for head, value in zip(heads, entropies, strict=True)}
             weights = [self.ce_weights.get(head, 1.0) for head in heads]
-            total = torch.stack([c * value for c, value in zip(weights, entropies, strict=True)]).sum()
+            total = torch.stack([
+                c * (value if c else value.masked_fill(value.isinf(), 0))
+                for c, value in zip(weights, entropies, strict=True)
+            ]).sum()  # fmt: skip
             if self.method == "dhm" and len(heads) > 1:
-                pairs, pair_weights = self._pairs(heads, None if active is None else frozenset(active), block.device)
-                divergences = pairwise_kl(block, self.temperature)
-                total = total + (pair_weights.to(divergences.dtype) * divergences).sum()
+                pairs, pair_weights, unused = self._pairs(heads, None if active is None else frozenset(active), block)
+                counted = None if target.is_floating_point() else target != IGNORED
+                divergences = pairwise_kl(block, self.temperature, counted)
+                total = total + (pair_weights * divergences.masked_fill(unused, 0)).sum()
                 values = divergences.detach()
                 terms |= {f"kl/{heads[q]}<-{heads[p]}": values[q, p] for q, p in pairs}
         return total, terms
@@ -104,13 +120,14 @@ class DHMLoss(nn.Module):
             raise InputError(f"a loss weight is given for {name!r}, but the classifiers are {', '.join(heads)}")
 
     def _pairs(
-        self, heads: tuple[str, ...], active: frozenset[str] | None, device: torch.device
-    ) -> tuple[list[tuple[int, int]], torch.Tensor]:
-        """The (student, teacher) pairs that mimic and the matrix of their weights, kept for the steps that follow.
+        self, heads: tuple[str, ...], active: frozenset[str] | None, like: torch.Tensor
+    ) -> tuple[list[tuple[int, int]], torch.Tensor, torch.Tensor]:
+        """The (student, teacher) pairs that mimic, the matrix of their weights and where it is zero, kept for the steps
+        that follow.
 
         Indices grow from the deepest head to the shallowest.
         """
-        key = (heads, active, device)
+        key = (heads, active, like.device, like.dtype)
         if key not in self._kept_pairs:
             mimicking = [i for i, head in enumerate(heads) if head == MAIN or active is None or head in active]
             allowed = {"both": lambda q, p: True, "top_down": lambda q, p: p < q, "bottom_up": lambda q, p: p > q}
@@ -118,7 +135,7 @@ class DHMLoss(nn.Module):
             weights = torch.zeros(len(heads), len(heads), dtype=torch.float64)
             for q, p in pairs:
                 weights[q, p] = self.mimic_weights.get(f"{heads[q]}<-{heads[p]}", 1.0)
-            self._kept_pairs[key] = pairs, weights.to(device)
+            self._kept_pairs[key] = pairs, weights.to(like), (weights == 0).to(like.device)
         return self._kept_pairs[key]
 
 
@@ -131,23 +148,86 @@ def taking_part(branches: Sequence[str], probability: float, seed: int, epoch: i
     return [branch for branch, coin in zip(branches, coins.tolist(), strict=True) if coin < probability]
 
 
-def pairwise_kl(logits: torch.Tensor, temperature: float = 1.0) -> torch.Tensor:
+def cross_entropy(logits: torch.Tensor, target: torch.Tensor, label_smoothing: float = 0.0) -> torch.Tensor:
+    """Mean cross-entropy of logits (N, K) toward class indices (N,) or probabilities (N, K): torch's, but for classes
+    that are impossible to both, which torch's gives as NaN where the target holds probabilities.
+
+    Raises:
+        InputError: a label that is no class (a GPU cannot tell).
+    """
+    if not target.is_floating_point():
+        try:
+            return F.cross_entropy(logits, target, label_smoothing=label_smoothing)
+        except IndexError as error:
+            raise InputError(f"the logits are of {logits.shape[1]} classes, counted from 0: {error}") from None
+    truth = target * (1 - label_smoothing) + label_smoothing / logits.shape[1]
+    log_predictions = F.log_softmax(logits, dim=1)
+    return -(truth * log_predictions.masked_fill(truth == 0, 0)).sum(dim=1).mean()
+
+
+def pairwise_kl(logits: torch.Tensor, temperature: float = 1.0, counted: torch.Tensor | None = None) -> torch.Tensor:
     """T^2 KL(softmax(z_p / T) || softmax(z_q / T)), mean over the batch, for all pairs of heads.
 
-    KL is the cross-entropy minus the teacher's entropy. All cross-entropies are one product of the constant
-    predictions (heads, N K) with the log-predictions (N K, heads), so backward is one pass in which each head sees
-    the weighted sum of its teachers, and the value of every single pair comes with it.
+    Values are sums of p (log p - log q), each pair by itself: as cross-entropy minus entropy, heads that nearly agree
+    would leave little but rounding. Backward is one product of the weights with the constant predictions
+    (heads, N K), in which each head sees the weighted sum of its teachers.
 
     Args:
         logits: (heads, N, K).
+        counted: (N,) bool, the images that count; all by default.
 
     Returns:
         (heads, heads): row q is the student, which receives gradients, column p the teacher, a constant.
     """
-    batch = logits.shape[1]
-    log_predictions = F.log_softmax(logits / temperature, dim=-1).flatten(1)
-    constant = log_predictions.detach()
-    predictions = constant.exp()
-    entropy = -(predictions * constant).sum(dim=1)
-    cross_entropy = log_predictions @ predictions.T
-    return (-cross_entropy - entropy) * (temperature**2 / batch)
+    log_predictions = F.log_softmax(logits / temperature, dim=-1)
+    predictions = log_predictions.detach().exp()
+    scale: float | torch.Tensor = temperature**2 / max(logits.shape[1], 1)
+    if counted is not None:
+        predictions = predictions * counted[:, None].to(logits.dtype)
+        scale = temperature**2 / counted.sum(dtype=logits.dtype)
+    return _PairwiseKL.apply(log_predictions.flatten(1), predictions.flatten(1)) * scale
+
+
+class _PairwiseKL(torch.autograd.Function):
+    """sum p (log p - log q) for all pairs of rows, log-predictions (heads, n) and constant predictions (heads, n)."""
+
+    @staticmethod
+    def forward(ctx: Any, log_predictions: torch.Tensor, predictions: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(predictions)
+        products = (log_predictions[None] - log_predictions[:, None]).mul_(predictions)
+        nan = 0 * predictions.sum(
+            dim=1
+        )  # of a head that is not a number; any other NaN is 0 · inf, an impossible class
+        return products.nan_to_num_(0.0, torch.inf, -torch.inf).sum(dim=2) + nan + nan[:, None]
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None]:
+        return -gradients[0] @ ctx.saved_tensors[0], None
+
+
+def _rows(values: torch.Tensor) -> torch.Tensor:
+    """(N, K, ...) -> (positions, K)."""
+    return values if values.dim() == 2 else values.movedim(1, -1).flatten(0, -2)
+
+
+def _check_forms(logits: Mapping[str, torch.Tensor], heads: Sequence[str], target: torch.Tensor) -> None:
+    """See that all classifiers answer in one shape and that the target fits it.
+
+    Raises:
+        InputError: one does not; the sentence names it with its shape.
+    """
+    for head in heads:
+        if not isinstance(logits.get(head), torch.Tensor):
+            given = type(logits[head]).__name__ if head in logits else "missing"
+            raise InputError(f"logits must hold a tensor for every classifier, but {head}'s is {given}")
+    first, shape = heads[0], tuple(logits[heads[0]].shape)
+    if len(shape) < 2:
+        raise InputError(f"logits must be (N, K) or (N, K, ...), but {first}'s are {shape}")
+    for head in heads:
+        other = tuple(logits[head].shape)
+        if other != shape:
+            raise InputError(f"all classifiers must answer in one shape, but {first}'s is {shape}, {head}'s {other}")
+    wanted = shape if target.is_floating_point() else (shape[0], *shape[2:])
+    if tuple(target.shape) != wanted:
+        what = "probabilities" if target.is_floating_point() else "class indices"
+        raise InputError(f"a target of {what} must be {wanted} for logits {shape}, not {tuple(target.shape)}")

@@ -2,13 +2,18 @@
 
 import ast
 import re
+import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dhm import paths
 from dhm.errors import InputError
 
+if TYPE_CHECKING:
+    from jupyter_client.kernelspec import KernelSpec
+
+KERNEL = "python3"
 REPORT = "report"
 """The notebook that `write_report` makes a page of."""
 
@@ -39,7 +44,8 @@ def run_notebook(name: str, parameters: Mapping[str, str], output: Path | None =
         output: the new file, by default `runs/notebooks/<name>.ipynb`.
 
     Raises:
-        InputError: there is no such notebook or parameter, or a value of the wrong type.
+        InputError: there is no such notebook or parameter, a value of the wrong type, a file that cannot be written, or
+            no kernel that starts.
     """
     import papermill
     from papermill.exceptions import PapermillExecutionError
@@ -52,12 +58,58 @@ def run_notebook(name: str, parameters: Mapping[str, str], output: Path | None =
         if parameter not in known:
             raise InputError(f"{name} has no parameter {parameter!r}; it has {', '.join(known)}")
         values[parameter] = _value(parameter, text, ast.literal_eval(known[parameter]["default"]))
-    output = output or paths.runs_dir() / "notebooks" / f"{name}.ipynb"
-    output.parent.mkdir(parents=True, exist_ok=True)
+    output = _writable(output or paths.runs_dir() / "notebooks" / f"{name}.ipynb")
+    spec = _kernel()
     try:
-        papermill.execute_notebook(source, output, values, kernel_name="python3", coalesce_streams=True)
+        papermill.execute_notebook(source, output, values, kernel_name=KERNEL, coalesce_streams=True)
     except PapermillExecutionError as error:
-        raise InputError(f"{name} stopped in a cell: {error.ename}: {error.evalue} (see {output})") from None
+        told = f"{name} stopped in a cell: {error.ename}: {error.evalue} (see {output})"
+        foreign = error.ename == "ModuleNotFoundError" and spec.argv[0] != sys.executable
+        raise InputError(f"{told}; {_started(spec)}" if foreign else told) from None
+    except (RuntimeError, OSError) as error:  # of Jupyter, when a kernel dies before its first cell
+        raise InputError(f"the kernel {KERNEL} does not run ({error}): {_started(spec)}") from None
+    return output
+
+
+def _kernel() -> "KernelSpec":
+    """The kernel that Jupyter starts for the notebooks' name.
+
+    Raises:
+        InputError: there is none.
+    """
+    from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
+
+    try:
+        return KernelSpecManager().get_kernel_spec(KERNEL)
+    except (NoSuchKernel, OSError, ValueError) as error:
+        raise InputError(
+            f"Jupyter has no kernel {KERNEL} that can be read ({error}); python -m ipykernel install --user makes one"
+        ) from None
+
+
+def _started(spec: "KernelSpec") -> str:
+    """Which Python a kernel is, and what to do if it is the wrong one."""
+    return (
+        f"{spec.resource_dir}/kernel.json starts {spec.argv[0] if spec.argv else 'nothing'}, this is {sys.executable}; "
+        "install dhm with its extra notebooks there, or take that kernel off JUPYTER_PATH"
+    )
+
+
+def _writable(output: Path) -> Path:
+    """The file to write, its folder made.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        there = output.exists()
+        with open(output, "ab"):  # and nothing written yet
+            pass
+        if not there:
+            output.unlink()
+    except OSError as error:
+        raise InputError(f"{output} cannot be written: {error.strerror}") from None
     return output
 
 
@@ -66,15 +118,17 @@ def write_report(output: Path | None = None) -> Path:
 
     Args:
         output: the page, by default `runs/report.html`.
+
+    Raises:
+        InputError: as `run_notebook`.
     """
     from nbconvert import HTMLExporter
 
+    output = _writable(output or paths.runs_dir() / "report.html")
     executed = run_notebook(REPORT, {})
     page, _ = HTMLExporter(exclude_input=True, exclude_input_prompt=True, exclude_output_prompt=True).from_filename(
         str(executed)
     )
-    output = output or paths.runs_dir() / "report.html"
-    output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(page, encoding="utf-8")
     return output
 

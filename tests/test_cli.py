@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import small_config
+import torch
+from conftest import small_config, write_image
 
 import dhm
 from dhm.__main__ import _explained, configs_from, main, parser
@@ -120,6 +121,10 @@ def test_estimate_says_how_long(capsys: pytest.CaptureFixture) -> None:
         ("--seed 1.5", "seed must be an integer, not 1.5"),
         ("--seed one", "seed must be an integer, not 'one'"),
         ("--seed -1", "seed must be at least 0, not -1"),
+        ("--seed 99999999999999999999999", "seed must be at most 18446744073709551615, not 99999999999999999999999"),
+        ("--batch-size 99999999999999999999999", "batch_size must be at most 9223372036854775807"),
+        ("--image-size 99999999999999999999999", "image_size must be at most 65536"),
+        (f"--lr 1{'0' * 400}", "lr must be a finite number, not 1000"),
         ("--epochs 0", "epochs must be at least 1, not 0"),
         ("--batch-size 0", "batch_size must be at least 1, not 0"),
         ("--lr big", "lr must be a finite number, not 'big'"),
@@ -239,6 +244,28 @@ def test_evaluate_tells_of_a_class_mismatch(tmp_path: Path, capsys: pytest.Captu
     record.write_json("config.json", record.config.replace(classes=5, train_per_class=None).to_dict())
     assert main(["evaluate", str(record.folder)]) == 2
     assert "the network has 10 classes, but fashion-mnist-mini has 5" in capsys.readouterr().err
+
+
+def test_evaluate_counts_numbered_classes_as_the_network_does(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """A network that always answers 10, on 9 images of class 10 and one of each of eleven others: 55 % are wrong. What
+    this program trained on such folders counts them in the order of words, and so is tested."""
+    net = dhm.create_model("resnet32", 12, "none")
+    torch.nn.init.zeros_(net.backbone.fc.weight)
+    with torch.no_grad():
+        net.backbone.fc.bias.copy_(torch.arange(12) == 10)
+    torch.save(net.main_only().state_dict(), tmp_path / "ten.pth")
+    for number in range(12):
+        for i in range(9 if number == 10 else 1):
+            write_image(tmp_path / "set" / "val" / str(number) / f"{i}.jpg", number)
+    options = {"dataset": str(tmp_path / "set"), "augment": "scale", "image_size": 32}
+    assert main(["evaluate", str(tmp_path / "ten.pth"), "--dataset", options["dataset"], "--augment", "scale",
+                 "--image-size", "32", "--workers", "0", "--accelerator", "cpu"]) == 0  # fmt: skip
+    assert " B0      55.000 " in capsys.readouterr().out
+    record = dhm.RunRecord.of(dhm.Config(**options, branches="none", method="baseline"), tmp_path / "runs")
+    record.create()
+    record.write_checkpoint("last", {"net": net.state_dict()})
+    assert main(["evaluate", str(record.folder), "--workers", "0", "--accelerator", "cpu"]) == 0
+    assert " B0      95.000 " in capsys.readouterr().out  # the tenth word is 8
 
 
 def test_help_explains_every_setting(capsys: pytest.CaptureFixture) -> None:

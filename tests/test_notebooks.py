@@ -62,6 +62,38 @@ def test_wrong_calls_are_one_sentence(arguments: list[str], sentence: str, capsy
     assert sentence in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("where", ["file/x.ipynb", "."])
+@pytest.mark.parametrize("command", [["notebook", NAME], ["report"]])
+def test_an_output_that_cannot_be_written_is_told_first(
+    command: list[str], where: str, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    (tmp_path / "file").write_text("no folder")
+    assert main([*command, "-o", str(tmp_path / where)]) == 2
+    assert f"{tmp_path / where} cannot be written: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("spec", "sentence"),
+    [
+        ({"argv": ["/nowhere/bin/python3", "{connection_file}"]}, "starts /nowhere/bin/python3, this is"),
+        ({"argv": [sys.executable, "-S", "-c", "import ipykernel"]}, f"kernel.json starts {sys.executable}"),
+        ({"argv": []}, "kernel.json starts nothing"),
+        (None, "Jupyter has no kernel python3 that can be read"),
+    ],
+    ids=["gone", "without ipykernel", "empty", "no JSON"],
+)
+def test_a_kernel_of_another_python_is_told(
+    spec: dict | None, sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    file = tmp_path / "kernels" / "python3" / "kernel.json"
+    file.parent.mkdir(parents=True)
+    file.write_text("{" if spec is None else json.dumps({**spec, "display_name": "x", "language": "python"}))
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path))
+    monkeypatch.setenv("DHM_RUNS", str(tmp_path / "runs"))
+    assert main(["notebook", "measured_runs"]) == 2
+    assert sentence in capsys.readouterr().err
+
+
 def test_a_notebook_is_refreshed_in_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """However it is named; what its run left is put there."""
     target = tmp_path / "notebooks" / "one.ipynb"

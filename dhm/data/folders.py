@@ -1,26 +1,32 @@
 """Folders in the ImageNet layout: train/<class>/<image>, and val/<class>/<image> or val/<image> with a list.
 
 Images may lie deeper inside their class, as in Tiny ImageNet, whose flat validation images lie in val/images. Whatever
-begins with a dot is left out.
+begins with a dot is left out, and what systems leave behind; of other files those whose extension is none of Pillow's
+are counted in a warning.
 """
 
-import csv
 import os
-import re
-from collections.abc import Sequence
+import warnings
+from collections import Counter
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
+from dhm.data.depth import to_rgb
+from dhm.data.labels import flat_labels
 from dhm.errors import InputError
 
-EXTENSIONS = {".jpg", ".jpeg", ".jfif", ".png", ".ppm", ".bmp", ".gif", ".webp", ".tif", ".tiff"}
-LISTS = ("val.txt", "val_labels.txt", "val_annotations.txt", "synset_labels.txt",
-         "imagenet_2012_validation_synset_labels.txt", "LOC_val_solution.csv")  # fmt: skip
-"""Names a list of a flat validation folder may have, in val/ or beside it; see `flat_labels`."""
+_NO_PICTURES = {"BUFR", "EPS", "FITS", "GRIB", "HDF5", "MPEG", "WMF"}
+"""Formats Pillow only recognises, draws by another program, or that hold measurements."""
+_NOTES = {".csv", ".db", ".html", ".ini", ".json", ".md", ".tsv", ".txt", ".xml", ".yaml", ".yml"}
+"""Extensions of what commonly lies beside images and is none, so that leaving it out is not worth a word."""
+_SYSTEM = {"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found"}
+"""Folders that systems leave behind, some of them with pictures in them."""
 
 ORIGIN = "class folders"
 Listed = list[tuple[str, int]]
@@ -41,27 +47,56 @@ def list_images(folder: Path) -> tuple[list[str], dict[str, Listed]]:
     return classes, {"train": in_classes(folder / "train", classes), "val": val}
 
 
-def list_validation(folder: Path, classes: Sequence[str] = ()) -> tuple[list[str], Listed]:
+def list_validation(
+    folder: Path, classes: Sequence[str] = (), numbered: bool | None = None
+) -> tuple[list[str], Listed]:
     """Class names and (file, label) of val/ alone, in folders by class or flat with its list.
 
     Args:
-        classes: names to which the numbers of a list refer; by default those the list itself gives.
+        classes: names of the classes in their order, to which the numbers of a list refer; by default those val/ gives.
+        numbered: without `classes`, whether names that are numbers stand in the order of numbers (a network counts its
+            classes so) or of words (as train/ would have, see `list_images`). It matters from 11 classes on.
+
+    Raises:
+        InputError: as `list_images`; or names are numbers, and which class is which cannot be told.
     """
     flat = _flat_validation(folder / "val")
-    if not flat:
-        names = class_folders(folder, "val")
-        return names, in_classes(folder / "val", names)
-    listed = flat_labels(folder, [os.path.basename(path) for path in flat], classes)
-    names = sorted(set(listed))
-    label = {name: i for i, name in enumerate(names)}
-    return names, [(path, label[name]) for path, name in zip(flat, listed, strict=True)]
+    if flat:
+        listed = flat_labels(folder, [os.path.basename(path) for path in flat], classes)
+        # without names a list's numbers are places
+        names = _ordered(set(listed), folder, not classes)
+        label = {name: i for i, name in enumerate(names)}
+        return names, [(path, label[name]) for path, name in zip(flat, listed, strict=True)]
+    found = class_folders(folder, "val")
+    names = found if classes else _ordered(found, folder, numbered)
+    return names, in_classes(folder / "val", names)
+
+
+def _ordered(names: Collection[str], folder: Path, numbered: bool | None) -> list[str]:
+    """Names of classes in the order of words, or of numbers if they are the numbers from 0 on."""
+    words = sorted(names)
+    if numbered is False or not all(name.isdecimal() for name in names):
+        return words
+    numbers = sorted(words, key=int)
+    if [int(name) for name in numbers] != list(range(len(names))):
+        raise InputError(
+            f"{folder / 'val'} numbers its {len(names)} classes {numbers[0]} to {numbers[-1]}, so which class of a "
+            f"network each is cannot be told; number them 0 to {len(names) - 1}, or put train/ beside it"
+        )
+    if numbered is None and numbers != words:
+        raise InputError(
+            f"{folder / 'val'} numbers its classes and has no train/ beside it: say by numbered=True that they are a "
+            "network's classes by number, or by numbered=False that they are in the order of words, as train/ would be"
+        )
+    return numbers
 
 
 def _flat_validation(folder: Path) -> list[str]:
     """Images of a validation folder without classes, in itself or all in its folder images/."""
     if not folder.is_dir():
         return []
-    return _images_in(folder / "images" if _folders_in(folder) == ["images"] else folder, deep=False)
+    inside = folder / "images" if _folders_in(folder) == ["images"] else folder
+    return images_in([inside], deep=False)[0]
 
 
 def class_folders(folder: Path, split: str) -> list[str]:
@@ -80,95 +115,89 @@ def in_classes(folder: Path, classes: Sequence[str]) -> Listed:
     Raises:
         InputError: a class without an image.
     """
-    listed: Listed = []
-    for label, name in enumerate(classes):
-        inside = _images_in(folder / name, deep=True)
-        if not inside:
-            raise InputError(f"{folder / name} holds no image ({', '.join(sorted(EXTENSIONS))})")
-        listed += [(path, label) for path in inside]
-    return listed
+    inside = images_in([folder / name for name in classes])
+    empty = next((name for name, files in zip(classes, inside, strict=True) if not files), None)
+    if empty is not None:
+        raise InputError(f"{folder / empty} holds no image that Pillow reads ({', '.join(sorted(extensions()))})")
+    return [(path, label) for label, files in enumerate(inside) for path in files]
 
 
-def _folders_in(folder: Path) -> list[str]:
-    return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
+def images_in(folders: Sequence[Path], deep: bool = True) -> list[list[str]]:
+    """Paths of the images of each folder, sorted; `deep` takes those of its folders too.
+
+    Other files are counted in one warning, but for notes and tables.
+
+    Raises:
+        InputError: a folder links to one it lies in.
+    """
+    left: Counter[str] = Counter()
+    found = [_walk(str(folder), deep, left, ()) for folder in folders]
+    if left:
+        where = folders[0] if len(folders) == 1 else folders[0].parent
+        kinds = ", ".join(f"{count:,} {kind or 'without extension'}" for kind, count in sorted(left.items()))
+        warnings.warn(
+            f"{where}: left out {left.total():,} files that are no images by their names ({kinds})", stacklevel=2
+        )
+    return found
 
 
-def _images_in(folder: str | Path, deep: bool) -> list[str]:
-    """Paths of the images of a folder, sorted; `deep` takes those of its folders too."""
+def _walk(folder: str, deep: bool, left: Counter[str], above: tuple[str, ...]) -> list[str]:
     found: list[str] = []
     for entry in os.scandir(folder):
-        if entry.name.startswith("."):
+        kind = os.path.splitext(entry.name)[1].lower()
+        if _hidden(entry.name):
             continue
-        if os.path.splitext(entry.name)[1].lower() in EXTENSIONS:
+        if entry.is_dir():
+            found += _walk(entry.path, deep, left, _below(folder, above)) if deep else []
+        elif kind in extensions():
             found.append(entry.path)
-        elif deep and entry.is_dir():
-            found += _images_in(entry.path, deep)
+        elif kind not in _NOTES:
+            left[kind] += 1
     return sorted(found)
 
 
-def flat_labels(folder: Path, names: Sequence[str], classes: Sequence[str] = ()) -> list[str]:
-    """The class of every image of a flat val/, from the list in val/ or in `folder` (for its names see `LISTS`).
-
-    Accepted, one image a line:
-
-    - `ILSVRC2012_val_00000001.JPEG n01751748`, the class by its folder's name (WordNet id);
-    - `ILSVRC2012_val_00000001.JPEG 65`, by its place in the sorted names, counted from 0;
-    - `n01751748`, as many lines as images, in the order of the sorted file names;
-    - Kaggle's `LOC_val_solution.csv`: `ILSVRC2012_val_00048981,n03995372 85 1 499 272`.
-
-    The development kit's `ILSVRC2012_validation_ground_truth.txt` numbers the classes in an order of its own (in
-    meta.mat), so it is refused.
+def _below(folder: str, above: tuple[str, ...]) -> tuple[str, ...]:
+    """The folders above those in this one, itself included, without links.
 
     Raises:
-        InputError: there is no list, it does not fit the images, or its lines are of another form.
+        InputError: it is one of those it lies in.
     """
-    places = [place / name for place in (folder / "val", folder) for name in LISTS]
-    file = next((place for place in places if place.is_file()), None)
-    if file is None:
-        raise InputError(f"{folder / 'val'} is flat, and its list of labels is missing: put {LISTS[0]} there")
-    with open(file, newline="") as text:
-        rows = [re.split(r"[\s,]+", ",".join(row).strip()) for row in csv.reader(text) if any(row)]
-    if rows and rows[0][0] == "ImageId":
-        rows = rows[1:]
-    if all(len(row) == 1 for row in rows) and len(rows) == len(names):
-        found = {name: row[0] for name, row in zip(names, rows, strict=True)}
-        if all(value.isdigit() for value in found.values()):
-            raise InputError(f"{file} holds bare numbers, whose order it does not give; name the classes instead")
-    else:
-        by_stem = {os.path.splitext(row[0])[0]: row[1] for row in rows if len(row) > 1}
-        found = {name: by_stem[stem] for name in names if (stem := os.path.splitext(name)[0]) in by_stem}
-    missing = next((name for name in names if name not in found), None)
-    if missing is not None:
-        raise InputError(f"{file} has no label for {missing}")
-    return [_class_name(found[name], classes, file) for name in names]
+    place = os.path.realpath(folder)
+    if place in above:
+        raise InputError(f"{folder} is a link to a folder it lies in, so its images have no end")
+    return *above, place
 
 
-def _class_name(given: str, classes: Sequence[str], file: Path) -> str:
-    """The class a list means: its name, or the name at the place the list gives."""
-    if not given.isdigit() or given in classes:
-        return given
-    if not classes:
-        return given.zfill(4)  # without names the numbers themselves, so that they sort
-    if int(given) >= len(classes):
-        raise InputError(f"{file} has the label {given}, but there are {len(classes)} classes, counted from 0")
-    return classes[int(given)]
+def _folders_in(folder: Path) -> list[str]:
+    return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not _hidden(entry.name))
+
+
+def _hidden(name: str) -> bool:
+    return name.startswith(".") or name in _SYSTEM
+
+
+@cache
+def extensions() -> frozenset[str]:
+    """Extensions, with their dot and in lower case, of the pictures this Pillow reads."""
+    Image.init()
+    known, read = Image.registered_extensions(), {*Image.OPEN, "MPO"} - _NO_PICTURES
+    return frozenset(extension for extension, form in known.items() if form in read)
 
 
 def open_image(path: str) -> Image.Image:
     """Read an image file to its end, as RGB of 8 bits.
 
+    Alpha is dropped, the orientation that a camera notes is not followed (but in TIFF, by Pillow), of an animation the
+    first picture counts: as in torchvision and timm. For other depths see `dhm.data.depth`.
+
     Raises:
-        InputError: the file is truncated, no image, or has pixels of 32 bits.
+        InputError: the file is truncated, no image, or of a depth that has no reading as 8 bits.
     """
     try:
         with Image.open(path) as image:
-            if image.mode.startswith("I;16"):  # PIL would cut its values off at 255
-                return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
-            if image.mode in ("I", "F"):
-                raise ValueError("its pixels have 32 bits; save it with 8 or 16 bits a channel")
-            return image.convert("RGB")
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise InputError(f"{path} is no readable image: {error}") from None
+            return to_rgb(image)
+    except Exception as error:  # decoders raise whatever damaged bytes lead them to
+        raise InputError(f"{path} is no readable image: {error or type(error).__name__}") from None
 
 
 def decode(

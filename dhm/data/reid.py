@@ -22,7 +22,7 @@ from PIL import Image
 
 from dhm.config import Config
 from dhm.data import pedestrians
-from dhm.data.folders import EXTENSIONS, open_image
+from dhm.data.folders import extensions, images_in, open_image
 from dhm.data.images import MEAN, STD, Images
 from dhm.data.pedestrians import FOLDERS
 from dhm.data.selection import evenly_spaced, first_of_each_class
@@ -30,7 +30,7 @@ from dhm.data.sets import TrainAndTest
 from dhm.errors import InputError
 from dhm.metrics.retrieval import JUNK, Sightings, SingleQuery, lacking_match
 
-_NAME = re.compile(r"(-1|\d+)_c(\d+)(s\d|_f\d)")
+_NAME = re.compile(r"(-1|\d{1,18})_c(\d{1,18})(s\d|_f\d)")
 ENLARGED = 1.125
 """Size before a training image's crop, in units of the crop: 288 x 144 for 256 x 128. The paper says "slightly
 larger"; this is the field's habit."""
@@ -134,11 +134,9 @@ def read_layout(folder: Path) -> dict[str, Split]:
             raise InputError(
                 f"{folder} is not in the layout of Market-1501 ({', '.join(FOLDERS.values())}): it has no folder {name}"
             )
-        files = sorted(
-            entry.path for entry in os.scandir(folder / name) if os.path.splitext(entry.name)[1].lower() in EXTENSIONS
-        )
+        (files,) = images_in([folder / name], deep=False)
         if not files:
-            raise InputError(f"{folder / name} holds no image ({', '.join(sorted(EXTENSIONS))})")
+            raise InputError(f"{folder / name} holds no image that Pillow reads ({', '.join(sorted(extensions()))})")
         splits[split] = _split(files, [parse(file) for file in files])
     return _checked(splits)
 

@@ -90,15 +90,20 @@ def load(
 
 
 def load_test(
-    config: Config, data_dir: str | Path | None = None, download: bool = False, workers: int | None = None
-) -> tuple[ImageSet, tuple[str, ...]]:
-    """The test images of a configuration and the names of their classes; a streamed folder may lack train/."""
+    config: Config, data_dir: str | Path | None = None, download: bool = False, workers: int | None = None,
+    numbered: bool | None = None,
+) -> tuple[ImageSet, tuple[str, ...]]:  # fmt: skip
+    """The test images of a configuration and the names of their classes; a streamed folder may lack train/.
+
+    Args:
+        numbered: what class names that are numbers mean in a folder without train/, see `folders.list_validation`.
+    """
     if config.dataset_name in DATASETS or not config.streamed or config.test_on != "val":
         data = load(config, data_dir, download, workers)
         return data.test, data.classes
     folder = _find(config, paths.data_dir(data_dir))
     names = class_folders(folder, "train") if (folder / "train").is_dir() else ()
-    classes, listed = list_validation(folder, names)
+    classes, listed = list_validation(folder, names, numbered)
     source = _files(classes, {"val": listed})
     kept = evenly_spaced(len(classes), config.classes)
     parts = [("val", torch.isin(source.labels["val"], kept).nonzero().flatten())]

@@ -122,7 +122,7 @@ class Streamed:
         """CRC-32 of labels and file names (not of their content, which would take a pass over the set)."""
         total = zlib.crc32(self.labels.cpu().numpy().tobytes())
         for item in self.items:
-            name = "/".join(item.split(os.sep)[-2:]).encode() if isinstance(item, str) else item.numpy().tobytes()
+            name = os.fsencode("/".join(item.split(os.sep)[-2:])) if isinstance(item, str) else item.numpy().tobytes()
             total = zlib.crc32(name, total)
         return total
 

@@ -1,13 +1,18 @@
 """Files of tensors: written whole or not at all, read without running code."""
 
+import argparse
+import datetime
 import os
-import pickle
+import pathlib
+import re
+import types
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -15,6 +20,16 @@ from dhm.errors import InputError
 
 PARTIAL = ".*.partial"
 """Pattern of files that are not whole yet."""
+_ARRAYS = [getattr(np._core.multiarray, name) for name in ("scalar", "_reconstruct")]  # type: ignore[attr-defined]
+_PLAIN: list[Any] = [
+    argparse.Namespace, types.SimpleNamespace, frozenset, range, slice,
+    datetime.datetime, datetime.date, datetime.timedelta, datetime.timezone,
+    *((getattr(pathlib, f"Pure{kind}"), f"{module}.{kind}")
+      for module in ("pathlib", "pathlib._local") for kind in ("PosixPath", "WindowsPath")),
+    np.ndarray, np.dtype, *(kind for kind in vars(np.dtypes).values() if isinstance(kind, type)),
+    *((made, f"numpy.{core}.multiarray.{made.__name__}") for core in ("core", "_core") for made in _ARRAYS),
+]  # fmt: skip
+"""What programs save beside the weights and what can do no more than hold values: reading it runs no code."""
 
 
 def write(path: Path, content: bytes) -> None:
@@ -40,21 +55,54 @@ def _whole(path: Path) -> Iterator[Path]:
 
 
 def load(path: str | Path) -> dict[str, Any]:
-    """Read a checkpoint onto the CPU, as tensors and plain values only.
+    """Read a checkpoint or a file of safetensors onto the CPU, as tensors and plain values only.
 
     Raises:
-        InputError: the file is missing, damaged, or holds more than tensors and plain values.
+        InputError: the file is missing, damaged, or holds more than tensors and plain values; the sentence names what.
     """
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        if _is_safetensors(path):
+            return _load_safetensors(path)
+        with torch.serialization.safe_globals(_PLAIN):
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise InputError(f"there is no checkpoint {path}") from None
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0][:120] if str(error).strip() else type(error).__name__
-        raise InputError(f"{path} is damaged or no checkpoint of tensors ({reason})") from None
+    except InputError:
+        raise
+    except Exception as error:  # an unpickler raises whatever bytes that are none of its lead it to
+        raise InputError(_reason(path, str(error).strip() or type(error).__name__)) from None
     if not isinstance(content, dict):
         raise InputError(f"{path} holds a {type(content).__name__}, not a checkpoint")
     return content
+
+
+def _reason(path: str | Path, told: str) -> str:
+    """Why a file cannot be read, in a sentence."""
+    strange, inner = re.search(r"GLOBAL (\S+)", told), re.search(r"WeightsUnpickler error: (.+)", told)
+    if strange:
+        words = f"it holds {strange[1]}, which may run code and is not read; save the network's state_dict() alone"
+    elif "TorchScript" in told:
+        words = "it is a program of TorchScript, which is not run; save the network's state_dict()"
+    elif told.startswith("Weights only"):  # pages on how to trust it
+        words = inner[1][:120] if inner else "its bytes are none that torch writes"
+    else:
+        words = told.splitlines()[0][:120]
+    return f"{path} is damaged or no checkpoint of tensors ({words})"
+
+
+def _is_safetensors(path: str | Path) -> bool:
+    """Whether a file begins as safetensors do: the length of a header, and a header in JSON."""
+    with open(path, "rb") as file:
+        start = file.read(9)
+    return start[8:] == b"{" and int.from_bytes(start[:8], "little") <= os.path.getsize(path) - 8
+
+
+def _load_safetensors(path: str | Path) -> dict[str, Any]:
+    try:
+        from safetensors.torch import load_file
+    except ImportError:
+        raise InputError(f"{path} is read by the package safetensors, which is missing; install it") from None
+    return load_file(path)
 
 
 def load_into(net: nn.Module, state: Mapping[str, torch.Tensor], path: str | Path, name: str) -> None:

@@ -12,7 +12,7 @@ runs/<experiment>/<network>-<method>-s<seed>-<digest>/
 import io
 import json
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -68,20 +68,32 @@ class RunRecord:
     @property
     def result(self) -> dict[str, Any] | None:
         """What the finished run came to; None while it is not finished."""
-        file = self.folder / "result.json"
-        return json.loads(file.read_text()) if file.is_file() else None
+        return self._read("result.json", json.loads)
 
     @property
     def metrics(self) -> list[dict[str, Any]]:
         """One entry an epoch: losses by term, errors by classifier, learning rate, seconds."""
-        file = self.folder / "metrics.jsonl"
-        return [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []
+        return self._read("metrics.jsonl", lambda text: [json.loads(line) for line in text.splitlines()]) or []
 
     @property
     def environment(self) -> list[dict[str, Any]]:
         """Where and with what it ran, one entry for every time it was started."""
-        file = self.folder / "env.json"
-        return json.loads(file.read_text()) if file.is_file() else []
+        return self._read("env.json", _starts) or []
+
+    def _read(self, name: str, parse: Callable[[str], Any]) -> Any:
+        """What a file of the record holds; None if it is not there.
+
+        Raises:
+            InputError: it is damaged, which no stop of a training leaves behind.
+        """
+        file = self.folder / name
+        try:
+            return parse(file.read_text()) if file.is_file() else None
+        except (OSError, ValueError) as error:
+            raise InputError(
+                f"{file} cannot be read ({error}): put a whole copy there, or move it away to go on from the last "
+                "checkpoint without it"
+            ) from None
 
     def predictions(self, which: str = "last") -> Predictions:
         """Predictions on the test images after the "last" or the "best" epoch."""
@@ -142,6 +154,14 @@ class RunRecord:
             checkpoints.write(self.folder / name, content)
 
 
+def _starts(text: str) -> list[dict[str, Any]]:
+    """The entries of env.json; ValueError if it holds anything else."""
+    entries = json.loads(text)
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise ValueError("it holds no list of starts")
+    return entries
+
+
 def find(*folders: str | Path) -> Iterator[RunRecord]:
     """All records below the folders, broken ones named in a warning and passed over; of a finished run that was copied
     from one place to another only the first."""
@@ -175,7 +195,7 @@ def load_runs(*folders: str | Path) -> "pandas.DataFrame":
         try:
             result = record.result
         except ValueError as error:
-            warnings.warn(f"run record passed over: {record.folder}/result.json: {error}", stacklevel=2)
+            warnings.warn(f"run record passed over: {error}", stacklevel=2)
             continue
         if result is not None:
             rows.append(_row(record, result))

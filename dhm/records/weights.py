@@ -12,6 +12,7 @@ import torchvision
 from dhm.branches import BranchedNet
 from dhm.errors import InputError
 from dhm.records import checkpoints
+from dhm.records.containers import unwrapped
 from dhm.records.record import RunRecord
 from dhm.zoo import MODELS, create_model, network_of
 
@@ -57,7 +58,8 @@ def load_released(path: str | Path, name: str = "", **options: Any) -> BranchedN
     A file without branches, as torchvision's weights are, gives the plain network.
 
     Args:
-        path: a bare state dict or the program's {epoch, arch, state_dict, ...}, names with or without `module.`.
+        path: a bare state dict or the program's {epoch, arch, state_dict, ...}, or what other programs write, see
+            `dhm.plain_state`; with pickle or as safetensors.
         name: the network it was trained as, e.g. "resnet32"; by default recognised from the file's tensors. The
             number of classes is read from the file.
 
@@ -84,12 +86,10 @@ def _released_state(path: str | Path) -> dict[str, torch.Tensor]:
 
 
 def _state(path: str | Path) -> dict[str, torch.Tensor]:
-    """The tensors of a released file, or of torchvision's, under our names."""
-    content = checkpoints.load(path)
-    state = content.get("state_dict", content)
-    if not state or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise InputError(f"{path} holds no state dict of the released program")
-    return {our_name(key): value for key, value in state.items()}
+    """The tensors of any program's file under our names."""
+    state = unwrapped(checkpoints.load(path), name=str(path))
+    ours = any(key.startswith("backbone.") for key in state)  # what a run of this program left
+    return state if ours else {our_name(key): value for key, value in state.items()}
 
 
 def _recognise(state: Mapping[str, torch.Tensor], path: str | Path) -> str:

@@ -53,12 +53,14 @@ def batch_size(images: ImageSet) -> int:
 
 def evaluate(
     net: BranchedNet, config: Config, *, data_dir: str | Path | None = None, download: bool = False,
-    accelerator: str = "auto", workers: int | None = None, train: bool = False,
+    accelerator: str = "auto", workers: int | None = None, train: bool = False, numbered: bool | None = None,
 ) -> Predictions | Found:  # fmt: skip
     """Predictions of a trained network on the test images of a configuration; of a re-ID set what a search finds.
 
     Args:
         train: on the training images instead, without augmentation, against the labels they were trained with.
+        numbered: what class names that are numbers mean in a folder without train/: the network's classes by number, or
+            names in the order of words.
 
     Raises:
         InputError: the data set cannot be had, or has another number of classes than the network.
@@ -67,7 +69,7 @@ def evaluate(
         data = load(config, data_dir, download, workers)
         images, classes = data.train, data.classes
     else:
-        images, classes = load_test(config, data_dir, download, workers)
+        images, classes = load_test(config, data_dir, download, workers, numbered)
     outputs = net.backbone.classifier.out_features
     if len(classes) != outputs:
         raise InputError(f"the network has {outputs} classes, but {config.dataset} has {len(classes)}")
