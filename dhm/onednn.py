@@ -7,6 +7,7 @@ second row, so taking these pixels first and convolving them without a stride is
 and torch carries it, this file can go, with the one call of it.
 """
 
+import functools
 from typing import Any
 
 import torch
@@ -54,6 +55,7 @@ class SubsampledFirst(nn.Module):
         return _again, (type(self).__mro__[2],), self.__dict__
 
 
+@functools.cache  # compiled code is used again for modules of the same class
 def _subsampled(kind: type[nn.Module]) -> type[nn.Module]:
     return type(kind.__name__, (SubsampledFirst, kind), {})
 
