@@ -32,10 +32,31 @@ import dhm
 from dhm.onednn import endangered
 
 MOST_PARAMETERS, SECONDS, CLASSES, BATCH, SIZES = 60e6, 30, 10, 2, (64, 96, 128, 224, 256)
-SMALL = "test_ atto femto pico nano xxs xx_small tiny xs _s0 035 040 050 18 19 b0 m0 c0 _0 small lite 26 mini _s".split()
+SMALL = [
+    *(
+        "test_",
+        "atto",
+        "femto",
+        "pico",
+        "nano",
+        "xxs",
+        "xx_small",
+        "tiny",
+        "xs",
+        "_s0",
+        "035",
+        "040",
+        "050",
+        "18",
+        "19",
+    ),
+    *("b0", "m0", "c0", "_0", "small", "lite", "26", "mini", "_s"),
+]
 """Parts of the names of a family's small members, the smallest first."""
-WITHOUT_STAGES = """beit cait convit crossvit deepseek_vit deit eva gemma4_vit mlp_mixer naflexvit qwen3_vit tnt
-    vision_transformer vision_transformer_relpos vision_transformer_sam xcit""".split()
+WITHOUT_STAGES = {
+    *("beit", "cait", "convit", "crossvit", "deepseek_vit", "deit", "eva", "gemma4_vit", "mlp_mixer", "naflexvit"),
+    *("qwen3_vit", "tnt", "vision_transformer", "vision_transformer_relpos", "vision_transformer_sam", "xcit"),
+}
 """Modules of timm whose networks cut the image into patches by a single convolution and keep one resolution."""
 
 Check = dict[str, Any]
@@ -52,7 +73,7 @@ def networks(each: int) -> dict[str, list[tuple[str, Callable[[], nn.Module]]]]:
         return next((place for place, part in enumerate(SMALL) if part in name), len(SMALL)), name
 
     found: dict[str, list[tuple[str, Callable[[], nn.Module]]]] = {}
-    for family in sorted(set(timm.list_modules()) - set(WITHOUT_STAGES)):
+    for family in sorted(set(timm.list_modules()) - WITHOUT_STAGES):
         for name in sorted(timm.list_models(module=family), key=size)[:each]:
             make = lambda name=name: timm.create_model(name, num_classes=CLASSES)  # noqa: E731
             found.setdefault(f"timm/{family}", []).append((f"timm/{name}", make))
@@ -107,7 +128,8 @@ def trains(net: nn.Module, size: int, call: Callable[..., Any] | None = None) ->
         assert all(p.grad.isfinite().all() for p in branch.parameters()), f"{name}: gradients are not finite"
         assert any(p.grad.any() for p in branch.parameters()), f"{name}: gradients are zero"
         if hooks:
-            assert name in returned and returned[name].isfinite().all(), f"{name}: no gradient passes its root"
+            assert name in returned, f"{name}: no gradient passes its root"
+            assert returned[name].isfinite().all(), f"{name}: the gradient at its root is not finite"
             assert returned[name].any(), f"{name}: the gradient at its root is zero"
     for hook in hooks:
         hook.remove()
@@ -119,12 +141,18 @@ def as_it_is(net: nn.Module, size: int) -> None:
     plain = copy.deepcopy(net)
     grown = dhm.attach(net, image_size=size, seed=0)
     with torch.no_grad():
-        assert torch.equal(grown.eval()(images(size)), plain.eval()(images(size))), "answers another thing in eval mode"
+        answers = grown.eval()(images(size)), plain.eval()(images(size))
+    assert same_bits(*answers), "answers another thing in eval mode"
     trains(grown, size)
     with torch.no_grad():
         plain.load_state_dict(grown.main_only().state_dict())
-        trained = torch.equal(grown.eval()(images(size)), plain.eval()(images(size)))
-    assert trained, "the state dict does not give the plain network"
+        answers = grown.eval()(images(size)), plain.eval()(images(size))
+    assert same_bits(*answers), "the state dict does not give the plain network"
+
+
+def same_bits(a: torch.Tensor, b: torch.Tensor) -> bool:
+    """Nan for nan, since some networks do not stand a step on two images."""
+    return torch.equal(a.view(torch.int32), b.view(torch.int32))
 
 
 def layers(net: nn.Module) -> Iterator[nn.Module]:

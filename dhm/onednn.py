@@ -7,7 +7,6 @@ second row, so taking these pixels first and convolving them without a stride is
 and torch carries it, this file can go, with the one call of it.
 """
 
-import functools
 from typing import Any
 
 import torch
@@ -55,9 +54,12 @@ class SubsampledFirst(nn.Module):
         return _again, (type(self).__mro__[2],), self.__dict__
 
 
-@functools.cache  # compiled code is used again for modules of the same class
+_SUBSAMPLED: dict[type[nn.Module], type[nn.Module]] = {}
+"""The mixed class of every class; always the same, since compiled code depends on it."""
+
+
 def _subsampled(kind: type[nn.Module]) -> type[nn.Module]:
-    return type(kind.__name__, (SubsampledFirst, kind), {})
+    return _SUBSAMPLED.setdefault(kind, type(kind.__name__, (SubsampledFirst, kind), {}))
 
 
 def _again(kind: type[nn.Module]) -> nn.Module:

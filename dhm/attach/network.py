@@ -81,7 +81,7 @@ class Heard(nn.Module):
     hooks.
     """
 
-    ears: tuple[tuple[dict[str, torch.Tensor], str], ...]
+    ears: list[tuple[dict[str, torch.Tensor], str]]
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         output = super().__call__(*args, **kwargs)
@@ -101,18 +101,16 @@ def _heard(net: nn.Module, roots: Mapping[str, str]) -> Iterator[dict[str, torch
     inner: dict[str, torch.Tensor] = {}
     kinds: dict[nn.Module, type[nn.Module]] = {}
     try:
-        for name, root in roots.items():
+        for root in set(roots.values()):
             module = net.get_submodule(root)
-            if module not in kinds:
-                kind = kinds[module] = type(module)
-                module.ears = ()
-                module.__class__ = _HEARD.setdefault(kind, type(kind.__name__, (Heard, kind), {}))
-            module.ears += ((inner, name),)
+            kind = kinds[module] = type(module)
+            vars(module)["ears"] = [(inner, name) for name in roots if roots[name] == root]
+            module.__class__ = _HEARD.setdefault(kind, type(kind.__name__, (Heard, kind), {}))
         yield inner
     finally:
         for module, kind in kinds.items():
             module.__class__ = kind
-            del module.ears
+            del vars(module)["ears"]
 
 
 class Tail(nn.Module):
@@ -164,23 +162,41 @@ class Tail(nn.Module):
         entrance.held = representation
         try:
             batch = 0 if self.empty else len(representation)
-            return self.net(representation.new_empty((batch, *(image or self.image))))
+            logits: torch.Tensor = self.net(representation.new_empty((batch, *(image or self.image))))
         finally:
             entrance.held = None
+        if logits.requires_grad and not torch.compiler.is_compiling():
+            # code that recomputes its activations comes by the entrance again, in the backward pass
+            logits.register_hook(lambda gradient: setattr(entrance, "held", representation))
+            if representation.requires_grad:
+                representation.register_hook(lambda gradient: setattr(entrance, "held", None))
+        return logits
 
 
-class Entrance(nn.Module):
+class StandIn(nn.Module):
+    """Takes a module's place in a branch; the network's code still finds what it noted of itself, though no weights."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        noted = {name: value for name, value in vars(module).items() if not name.startswith("_")}
+        vars(self).update({name: value for name, value in noted.items() if not isinstance(value, torch.Tensor)})
+
+
+class Entrance(StandIn):
     """Stands where the root stood and gives the representation it holds."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__(module)
         self.held: torch.Tensor | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "held": None}
 
     def forward(self, *args: Any, **kwargs: Any) -> torch.Tensor | None:
         return self.held
 
 
-class LeftOut(nn.Module):
+class LeftOut(StandIn):
     """Stands for a block that a shorter branch does without.
 
     It gives a copy, as a block would: what follows may work in place on a tensor that what came before still needs.
@@ -190,15 +206,15 @@ class LeftOut(nn.Module):
         return x.clone()
 
 
-class Passed(nn.Module):
+class Passed(StandIn):
     """Stands for a module before the root: no weights, and tensors without content of the shape it would give.
 
     So the network's own code runs up to the root at no cost, whatever it does between its modules.
     """
 
-    def __init__(self, output: Any) -> None:
-        super().__init__()
-        self.output = output
+    def __init__(self, module: nn.Module, output: Any) -> None:
+        super().__init__(module)
+        self.shapes = output
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         given = first_tensor((args, kwargs))
@@ -209,4 +225,4 @@ class Passed(nn.Module):
                 return leaf
             return torch.empty((batch, *leaf.shape[1:]), dtype=leaf.dtype, device=device)
 
-        return tree_map(empty, self.output)
+        return tree_map(empty, self.shapes)

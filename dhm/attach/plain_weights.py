@@ -1,8 +1,8 @@
 """Plain weights in place of those that a network makes anew in every pass.
 
 Pruning, weight and spectral normalisation of `torch.nn.utils` make a module's weight of other tensors, by a hook that
-runs before the module or by a parametrization of its class. A branch is of other widths, so it takes the weights as they
-come out.
+runs before the module or by a parametrization of its class. A branch is of other widths, so it takes the weights as
+they come out.
 """
 
 import copy
@@ -51,7 +51,11 @@ def copied_values(module: nn.Module) -> dict[int, Any]:
 
 def _made(part: nn.Module) -> list[str]:
     """Names of the weights that a hook puts beside a module's parameters before it runs."""
-    return [name for name in ("weight", "bias") if part._forward_pre_hooks and isinstance(vars(part).get(name), torch.Tensor)]
+    return [
+        name
+        for name in ("weight", "bias")
+        if part._forward_pre_hooks and isinstance(vars(part).get(name), torch.Tensor)
+    ]
 
 
 def _settle_parametrized(part: nn.Module) -> None:
@@ -73,6 +77,6 @@ def _settle_hooked(part: nn.Module, made: list[str]) -> None:
     for hooks in (part._forward_pre_hooks, part._state_dict_hooks, part._load_state_dict_pre_hooks):
         hooks.clear()
     for name in made:
-        value = vars(part).pop(name, None)
-        value = part._parameters.pop(name) if value is None else value.detach()
-        part.register_parameter(name, nn.Parameter(value.data, requires_grad=False))
+        value = vars(part).pop(name) if name in vars(part) else getattr(part, name)
+        part._parameters.pop(name, None)
+        part.register_parameter(name, nn.Parameter(value.detach(), requires_grad=False))

@@ -137,7 +137,7 @@ def shapes_of(module: nn.Module) -> nn.Module:
     Raises:
         InputError: the module has no weights yet (`nn.LazyConv2d` before its first pass).
     """
-    if any(isinstance(p, nn.parameter.UninitializedTensorMixin) for p in [*module.parameters(), *module.buffers()]):
+    if any(nn.parameter.is_lazy(tensor) for tensor in (*module.parameters(), *module.buffers())):
         raise InputError(f"{type(module).__name__} has lazy layers without weights: run it once on images, then attach")
     memo: dict[int, Any] = {
         id(p): nn.Parameter(torch.empty_like(p, device="meta"), requires_grad=False) for p in module.parameters()
@@ -323,8 +323,8 @@ def check_answer(answer: Any) -> None:
 def cut_off(where: str) -> str:
     """A sentence's end about gradients that stop somewhere."""
     return (
-        f"gradients stop {where}, by torch.no_grad, .detach() or checkpointing with use_reentrant=True; freeze weights by "
-        "requires_grad_(False) instead, and recompute with use_reentrant=False"
+        f"gradients stop {where}, by torch.no_grad, .detach() or checkpointing with use_reentrant=True; freeze weights "
+        "by requires_grad_(False) instead, and recompute with use_reentrant=False"
     )
 
 
