@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 BLOCK = 16
 """Channels from which oneDNN is right: a vector register of AVX-512 in float32; 8 with AVX2."""
@@ -24,7 +25,7 @@ def endangered(module: nn.Module) -> bool:
         and max(module.stride) > 1
         and 1 < module.in_channels < BLOCK
         and module.groups == 1
-        and module.padding in ((0, 0), "valid")
+        and (module.padding in ((0, 0), "valid") or module.padding_mode != "zeros")  # else it pads by itself
     )
 
 
@@ -38,24 +39,29 @@ def keep_clear(net: nn.Module) -> None:
 class SubsampledFirst(nn.Module):
     """Mixed into the class of a convolution, as `torch.nn.utils.parametrize` does it."""
 
-    stride: tuple[int, ...]
-
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if x.device.type != "cpu" or not torch.is_grad_enabled():
             return super().forward(x)  # without a backward pass nothing is wrong
-        stride, self.stride = self.stride, (1, 1)
+        own = {name: getattr(self, name) for name in ("stride", "padding", "padding_mode")}
+        if own["padding_mode"] != "zeros":
+            x = F.pad(x, self._reversed_padding_repeated_twice, own["padding_mode"])  # type: ignore[arg-type]
+        self.stride, self.padding, self.padding_mode = (1, 1), (0, 0), "zeros"
         try:
-            return super().forward(x[:, :, :: stride[0], :: stride[1]])
+            return super().forward(x[:, :, :: own["stride"][0], :: own["stride"][1]])
         finally:
-            self.stride = stride
+            vars(self).update(own)
 
     def __reduce_ex__(self, protocol: Any) -> tuple:
         """Pickled as a convolution of its own class, and mixed again when it is read."""
         return _again, (type(self).__mro__[2],), self.__dict__
 
 
+_SUBSAMPLED: dict[type[nn.Module], type[nn.Module]] = {}
+"""The mixed class of every class; always the same, since compiled code depends on it."""
+
+
 def _subsampled(kind: type[nn.Module]) -> type[nn.Module]:
-    return type(kind.__name__, (SubsampledFirst, kind), {})
+    return _SUBSAMPLED.setdefault(kind, type(kind.__name__, (SubsampledFirst, kind), {}))
 
 
 def _again(kind: type[nn.Module]) -> nn.Module:

@@ -21,7 +21,8 @@ def tiny():
     torch.manual_seed(0)
     return nn.Sequential(
         nn.Conv2d(3, 4, 1, 2), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 8, 3, padding=1), nn.BatchNorm2d(8),
-        nn.ReLU(), nn.Conv2d(8, 12, 1, 2), nn.BatchNorm2d(12), nn.ReLU(), nn.Conv2d(12, 12, 3, padding=1),
+        nn.ReLU(), nn.Conv2d(8, 12, 1, 2, padding=1, padding_mode="reflect"), nn.BatchNorm2d(12), nn.ReLU(),
+        nn.Conv2d(12, 12, 3, padding=1),
         nn.BatchNorm2d(12), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(12, 10))
 
 def repvgg():
@@ -65,7 +66,10 @@ def test_gradients_on_avx2(name: str) -> None:
 
 def strided() -> nn.Sequential:
     torch.manual_seed(0)
-    return nn.Sequential(nn.Conv2d(4, 8, 1, 2), nn.Conv2d(8, 6, 1, (1, 3), bias=False), nn.Conv2d(6, 16, 3, 2))
+    return nn.Sequential(
+        nn.Conv2d(4, 8, 1, 2), nn.Conv2d(8, 6, 1, (1, 3), bias=False), nn.Conv2d(6, 16, 3, 2),
+        nn.Conv2d(16, 5, 1), nn.Conv2d(5, 4, 1, 2, padding=(1, 0), padding_mode="circular"),
+    )  # fmt: skip
 
 
 def test_kept_clear_it_answers_as_before() -> None:
@@ -95,6 +99,7 @@ def test_kept_clear_it_answers_as_before() -> None:
         (nn.Conv2d(4, 8, 3, 2), False),
         (nn.Conv2d(4, 8, 1, 2, groups=2), False),
         (nn.Conv2d(4, 8, 1, 2, padding=1), False),
+        (nn.Conv2d(4, 8, 1, 2, padding=1, padding_mode="reflect"), True),
         (nn.Linear(4, 8), False),
     ],
 )

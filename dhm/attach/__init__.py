@@ -9,7 +9,7 @@ from torch import nn
 
 from dhm.attach.growing import grow
 from dhm.attach.network import AttachedNet, Tail
-from dhm.attach.tracing import Trace, trace
+from dhm.attach.tracing import Trace, cut_off, trace
 from dhm.errors import InputError
 from dhm.randomness import generator
 
@@ -28,7 +28,8 @@ def attach(
     A branch is made of the network's own later blocks with weights of its own, so blocks and down-samplings are the
     network's. The branch from the deepest root (B1) is `width` times as wide, the others (B2, ...) have half the blocks
     in their last stage. Where a network's code does not allow it, `AttachedNet.describe` says so. The module itself is
-    left as it is: code, weights, state dict, modes. Stages that recompute their activations must do so with
+    left as it is: code, weights, state dict, modes. Weights that it makes of others in every pass (pruning, weight
+    normalisation) are plain ones in a branch. Stages that recompute their activations must do so with
     `use_reentrant=False`, else no gradient of a branch passes its root.
 
     Args:
@@ -71,8 +72,11 @@ def designed_roots(traced: Trace) -> list[str]:
     """Roots of B1 and B2: the ends of the last stage but one and of the stage before that, if there is one.
 
     Raises:
-        InputError: the network has a single stage.
+        InputError: the network has a single stage, or gradients stop inside.
     """
+    stopping = next((name for names in traced.spatial.values() for name in names if name in traced.cut), None)
+    if stopping:
+        raise InputError(f"{type(traced.net).__name__} cannot be branched automatically: {cut_off(f'at {stopping}')}")
     if len(traced.levels) < 2:
         raise _no_stages(traced)
     return traced.levels[-2::-1][:2]
@@ -134,6 +138,8 @@ def _position(traced: Trace, root: str, grown: bool = True) -> int:
         return call.end
     if call.map_size is None:
         raise InputError(f"no branch can be grown from {root}: it gives no map (N, C, H, W); take an earlier module")
+    if root in traced.cut:
+        raise InputError(f"no branch can be grown from {root}: {cut_off('there')}")
     if root not in traced.spine:
         later = min((n for n in fit if traced.calls[n].end > call.end), key=lambda n: traced.calls[n].end, default=None)
         raise InputError(

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from dhm.attach.network import Tail
-from dhm.attach.tracing import Trace, first_tensor, parents
+from dhm.attach.tracing import Trace, aside, first_tensor, parents
 
 
 class Fitting:
@@ -30,7 +30,7 @@ class Fitting:
         self.last = trace.levels[-1]
         layers = [name for name in trace.calls if isinstance(trace.modules[name], nn.Conv2d | nn.Linear)]
         head = {name for name in layers if trace.calls[name].start > trace.calls[self.last].end}
-        self.kept = head | {max(layers, key=lambda name: trace.calls[name].start)}
+        self.kept = head | {trace.classifier}
 
     def run(self, representation: torch.Tensor) -> None:
         """Fit all layers to the root's output (N, C, H, W).
@@ -46,7 +46,7 @@ class Fitting:
         if self.trace.calls[self.last].end > self.trace.calls[self.tail.root].end:  # else the branch is a head alone
             hooks.append(net.get_submodule(self.last).register_forward_hook(self._measure))
         try:
-            with torch.no_grad():
+            with torch.no_grad(), aside():
                 output = self.tail(representation)
         finally:
             for hook in hooks:

@@ -1,5 +1,6 @@
 """Branches from a network's own later blocks: cut at the root, shortened, widened, drawn anew."""
 
+import contextlib
 import itertools
 import math
 from collections.abc import Iterator
@@ -8,9 +9,11 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
+from dhm.attach.dependence import Dependence
 from dhm.attach.fitting import Fitting
-from dhm.attach.network import Entrance, Passed, Tail
-from dhm.attach.tracing import Call, Trace, shapes_of
+from dhm.attach.network import Entrance, LeftOut, Passed, Tail
+from dhm.attach.plain_weights import makers, own_tensors
+from dhm.attach.tracing import Call, Trace, aside, set_mode, shapes_of
 from dhm.errors import InputError
 
 
@@ -34,7 +37,8 @@ def grow(module: nn.Module, trace: Trace, root: str, width: float, short: bool, 
     stopped, reason = "", ""
     shapes = dict.fromkeys([(width, tuple(surplus)), (1.0, tuple(surplus)), (1.0, ())])
     for (tried, dropped), empty in itertools.product(shapes, (True, False)):
-        net = shapes_of(module).eval()
+        net = shapes_of(module)
+        set_mode(net, trace.training)
         _enter_at(net, trace, root)
         for name in dropped:
             _drop(net, name)
@@ -46,7 +50,9 @@ def grow(module: nn.Module, trace: Trace, root: str, width: float, short: bool, 
             stopped, reason = stopped or fitting.running or root, reason or str(error).partition("\n")[0]
             continue
         tail.width, tail.blocks = fitting.widened, (len(blocks.names) - len(dropped), len(blocks.names))
-        tail.note = _note(tail, width, short, stopped)
+        made = {maker for part in module.modules() for maker in makers(part)}
+        tail.note = "; ".join(filter(None, [_note(tail, width, short, stopped), _plain(made)]))
+        _keep_used(tail, trace)
         draw(tail, module, rng)
         return tail
     raise InputError(
@@ -63,16 +69,44 @@ def _note(tail: Tail, width: float, short: bool, stopped: str) -> str:
     return ""
 
 
+def _plain(makers: set[str]) -> str:
+    return f"plain weights, without the network's {', '.join(sorted(makers))}" if makers else ""
+
+
+def _keep_used(tail: Tail, trace: Trace) -> None:
+    """Let a branch own what its answer depends on, in either mode.
+
+    A parameter the answer does not depend on gets no gradient, which DDP refuses. The network's code may still ask for
+    it on its way to the root, so it becomes a tensor beside the state dict; so do buffers of the modules around the
+    root.
+    """
+    net = tail.net
+    sources = dict([*net.named_parameters(), *net.named_buffers()])
+    used: set[str] = set()
+    for training in (False, True):
+        set_mode(net, training)
+        with contextlib.suppress(Exception), torch.no_grad(), aside(), Dependence(sources) as dependence:
+            used |= dependence.of(tail(trace.calls[tail.root].output))
+    later = {name for name, call in trace.calls.items() if call.start > trace.calls[tail.root].end}
+    for name, part in net.named_modules():
+        for key in [key for key, _ in part.named_parameters(name, recurse=False) if key not in used]:
+            parameter = part._parameters.pop(key.rpartition(".")[2])
+            part.register_buffer(key.rpartition(".")[2], parameter.detach(), persistent=False)
+        if name not in later:
+            unused = [key for key, _ in part.named_buffers(name, recurse=False) if key not in used]
+            part._non_persistent_buffers_set |= {key.rpartition(".")[2] for key in unused}
+
+
 def _enter_at(net: nn.Module, trace: Trace, root: str) -> None:
     """Put an entrance at the root, and stand-ins for what only runs before it."""
     end = trace.calls[root].end
     for name in _from_outside(net):
         if name == root:
-            net.set_submodule(name, Entrance())
+            net.set_submodule(name, Entrance(net.get_submodule(name)))
         elif name in trace.calls:
             inside = [call for other, call in trace.calls.items() if f"{other}.".startswith(f"{name}.")]
             if all(call.end < end for call in inside):
-                net.set_submodule(name, Passed(trace.calls[name].output))
+                net.set_submodule(name, Passed(net.get_submodule(name), trace.calls[name].output))
 
 
 def _from_outside(module: nn.Module, prefix: str = "") -> Iterator[str]:
@@ -146,7 +180,7 @@ def _drop(net: nn.Module, name: str) -> None:
     if isinstance(owner, nn.ModuleDict):
         del owner[child]
     else:
-        net.set_submodule(name, nn.Identity())
+        net.set_submodule(name, LeftOut(net.get_submodule(name)))
 
 
 def draw(tail: Tail, module: nn.Module, rng: torch.Generator | None) -> None:
@@ -161,7 +195,7 @@ def draw(tail: Tail, module: nn.Module, rng: torch.Generator | None) -> None:
     tail.to_empty(device=device)
     if device.type == "meta":
         return
-    originals = dict([*module.named_parameters(remove_duplicate=False), *module.named_buffers(remove_duplicate=False)])
+    originals = own_tensors(module)
     with torch.no_grad():
         for name, parameter in tail.net.named_parameters():
             _draw_like(parameter, originals[name], rng)

@@ -1,13 +1,14 @@
 """Any network with side branches: it trains with them and answers without them."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
 from torch import nn
 from torch.utils._pytree import tree_map
 
-from dhm.attach.tracing import first_tensor
+from dhm.attach.tracing import check_answer, first_tensor
 from dhm.branches import MAIN, BranchingNet
 from dhm.errors import InputError
 
@@ -15,9 +16,8 @@ from dhm.errors import InputError
 class AttachedNet(BranchingNet[nn.Module, str]):
     """A user's own network with side branches; `attach` builds it. It is used as a `BranchedNet` is.
 
-    The network's code, weights and state dict are its own. Branches see the output of their root through hooks that
-    are set for the length of one training pass and gone after it. What they see is a copy, so neither side's in-place
-    operations reach the other.
+    The network's code, weights and state dict are its own. For the length of one training pass the roots are of a class
+    that keeps a copy of their output for the branches; a copy, so neither side's in-place operations reach the other.
 
     Args:
         backbone: the user's module.
@@ -35,21 +35,9 @@ class AttachedNet(BranchingNet[nn.Module, str]):
         Raises:
             InputError: a root did not run or gives no tensor, or a classifier's answer is not of the shape (N, K).
         """
-        inner: dict[str, torch.Tensor] = {}
-        hooks = [
-            self.backbone.get_submodule(root).register_forward_hook(_into(inner, name))
-            for name, root in self.roots.items()
-        ]
-        try:
+        with _heard(self.backbone, self.roots) as inner:
             logits = {MAIN: self.backbone(x)}
-        finally:
-            for hook in hooks:
-                hook.remove()
-        if not isinstance(logits[MAIN], torch.Tensor):
-            raise InputError(
-                f"the network answers with a {type(logits[MAIN]).__name__} in training mode, where logits (N, classes) "
-                "are needed: switch its own auxiliary classifiers off"
-            )
+        check_answer(logits[MAIN])
         for name, root in self.roots.items():
             if name not in inner:
                 raise InputError(f"branch {name}: its root {root} gave no tensor in this pass")
@@ -86,14 +74,43 @@ def _set_mode(module: nn.Module, training: bool) -> None:
         part.training = training
 
 
-def _into(inner: dict[str, torch.Tensor], name: str) -> Callable[[nn.Module, Any, Any], None]:
-    """A hook that keeps a copy of a module's output, if it is a tensor."""
+class Heard(nn.Module):
+    """Mixed into the class of a root: a call leaves a copy of its output for every branch that starts here.
 
-    def hook(module: nn.Module, args: Any, output: Any) -> None:
+    A class and no hook, since compiled code is used for every module of a class that it was compiled for, whatever its
+    hooks.
+    """
+
+    ears: list[tuple[dict[str, torch.Tensor], str]]
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        output = super().__call__(*args, **kwargs)
         if isinstance(output, torch.Tensor):
-            inner[name] = output.clone()
+            for inner, name in self.ears:
+                inner[name] = output.clone()
+        return output
 
-    return hook
+
+_HEARD: dict[type[nn.Module], type[nn.Module]] = {}
+"""A class that is heard, for every class; always the same, since compiled code depends on it."""
+
+
+@contextmanager
+def _heard(net: nn.Module, roots: Mapping[str, str]) -> Iterator[dict[str, torch.Tensor]]:
+    """What roots put out meanwhile, by branch."""
+    inner: dict[str, torch.Tensor] = {}
+    kinds: dict[nn.Module, type[nn.Module]] = {}
+    try:
+        for root in set(roots.values()):
+            module = net.get_submodule(root)
+            kind = kinds[module] = type(module)
+            vars(module)["ears"] = [(inner, name) for name in roots if roots[name] == root]
+            module.__class__ = _HEARD.setdefault(kind, type(kind.__name__, (Heard, kind), {}))
+        yield inner
+    finally:
+        for module, kind in kinds.items():
+            module.__class__ = kind
+            del vars(module)["ears"]
 
 
 class Tail(nn.Module):
@@ -145,31 +162,59 @@ class Tail(nn.Module):
         entrance.held = representation
         try:
             batch = 0 if self.empty else len(representation)
-            return self.net(representation.new_empty((batch, *(image or self.image))))
+            logits: torch.Tensor = self.net(representation.new_empty((batch, *(image or self.image))))
         finally:
             entrance.held = None
+        if logits.requires_grad and not torch.compiler.is_compiling():
+            # code that recomputes its activations comes by the entrance again, in the backward pass
+            logits.register_hook(lambda gradient: setattr(entrance, "held", representation))
+            if representation.requires_grad:
+                representation.register_hook(lambda gradient: setattr(entrance, "held", None))
+        return logits
 
 
-class Entrance(nn.Module):
+class StandIn(nn.Module):
+    """Takes a module's place in a branch; the network's code still finds what it noted of itself, though no weights."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        noted = {name: value for name, value in vars(module).items() if not name.startswith("_")}
+        vars(self).update({name: value for name, value in noted.items() if not isinstance(value, torch.Tensor)})
+
+
+class Entrance(StandIn):
     """Stands where the root stood and gives the representation it holds."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__(module)
         self.held: torch.Tensor | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "held": None}
 
     def forward(self, *args: Any, **kwargs: Any) -> torch.Tensor | None:
         return self.held
 
 
-class Passed(nn.Module):
+class LeftOut(StandIn):
+    """Stands for a block that a shorter branch does without.
+
+    It gives a copy, as a block would: what follows may work in place on a tensor that what came before still needs.
+    """
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.clone()
+
+
+class Passed(StandIn):
     """Stands for a module before the root: no weights, and tensors without content of the shape it would give.
 
     So the network's own code runs up to the root at no cost, whatever it does between its modules.
     """
 
-    def __init__(self, output: Any) -> None:
-        super().__init__()
-        self.output = output
+    def __init__(self, module: nn.Module, output: Any) -> None:
+        super().__init__(module)
+        self.shapes = output
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         given = first_tensor((args, kwargs))
@@ -180,4 +225,4 @@ class Passed(nn.Module):
                 return leaf
             return torch.empty((batch, *leaf.shape[1:]), dtype=leaf.dtype, device=device)
 
-        return tree_map(empty, self.output)
+        return tree_map(empty, self.shapes)

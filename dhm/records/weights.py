@@ -17,13 +17,15 @@ from dhm.records.record import RunRecord
 from dhm.zoo import MODELS, create_model, network_of
 
 _RELEASED_HEAD = re.compile(r"^(\w+?)_head(\d)\.")
+_RELEASED_DENSE_LAYER = re.compile(r"(\blayer\d+\.\d+\.)(bn|conv)\.")
+"""A dense layer without bottleneck, which counts its modules here as one with bottleneck does."""
 
 
 def our_name(released: str) -> str:
-    """`module.layer3_head1.0.conv1.weight` -> `branches.B1.layer3.0.conv1.weight`; the rest is the backbone's."""
+    """`module.layer3_head1.0.conv.weight` -> `branches.B1.layer3.0.conv1.weight`; the rest is the backbone's."""
     name = released.removeprefix("module.")
-    renamed = _RELEASED_HEAD.sub(r"branches.B\2.\1.", name)
-    return renamed if renamed != name else f"backbone.{name}"
+    placed = _RELEASED_HEAD.sub(r"branches.B\2.\1.", name)
+    return _RELEASED_DENSE_LAYER.sub(r"\1\g<2>1.", placed if placed != name else f"backbone.{name}")
 
 
 def released_name(path: str | Path) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.nn import functional as F
 
 import dhm
 from dhm.records import checkpoints
@@ -95,6 +96,44 @@ def test_number_of_classes_comes_from_the_file(tmp_path: Path) -> None:
     again = dhm.load_released(tmp_path / "net.pth", "cifar_resnet", depth=8)
     x = torch.randn(2, 3, 32, 32)
     assert torch.equal(again.eval()(x), net.eval()(x))
+
+
+@pytest.mark.parametrize("numbered", [True, False])
+def test_dense_layers_without_bottleneck_under_either_name(numbered: bool, tmp_path: Path) -> None:
+    """The released ones call their modules bn and conv; a transition's are called so in all networks.
+
+    Against the formula BN-ReLU-conv on the file's own tensors, layer for layer.
+    """
+    net = dhm.create_model("densenet40_12", num_classes=5)
+    released = {}
+    for key, value in net.state_dict().items():
+        part, _, rest = key.partition(".")
+        owner, _, name = rest.partition(".") if part == "branches" else ("", "", rest)
+        module, _, inner = name.partition(".")
+        if module.startswith("layer") and not numbered:
+            inner = inner.replace(".bn1.", ".bn.").replace(".conv1.", ".conv.")
+        released[f"{module}_head{owner[1]}.{inner}" if owner else f"{module}.{inner}"] = fill(key, list(value.shape))
+    assert ("layer2.0.conv1.weight" in released) is numbered
+    torch.save(released, tmp_path / "net.pth")
+    again = dhm.load_released(tmp_path / "net.pth").eval()
+    x = F.conv2d(images := torch.randn(2, 3, 32, 32), released["conv1.weight"].float(), padding=1)
+
+    def norm(x: torch.Tensor, name: str) -> torch.Tensor:
+        own = [released[f"{name}.{part}"].float() for part in ("running_mean", "running_var", "weight", "bias")]
+        return F.relu(F.batch_norm(x, *own))
+
+    conv, bn = ("conv1", "bn1") if numbered else ("conv", "bn")
+    for stage in (1, 2, 3):
+        for layer in range(12):
+            name = f"layer{stage}.{layer}"
+            more = F.conv2d(norm(x, f"{name}.{bn}"), released[f"{name}.{conv}.weight"].float(), padding=1)
+            x = torch.cat([x, more], dim=1)
+        if stage < 3:
+            name = f"transition{stage}"
+            x = F.avg_pool2d(F.conv2d(norm(x, f"{name}.bn"), released[f"{name}.conv.weight"].float()), 2)
+    logits = F.linear(norm(x, "bn").mean((2, 3)), released["fc.weight"].float(), released["fc.bias"].float())
+    with torch.no_grad():
+        torch.testing.assert_close(again(images), logits, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(
