@@ -43,6 +43,7 @@ def run_notebook(name: str, parameters: Mapping[str, str], output: Path | None =
     """
     import papermill
     from papermill.exceptions import PapermillExecutionError
+    from traitlets.config import Config
 
     source = _source(name)
     name = source.stem
@@ -54,8 +55,11 @@ def run_notebook(name: str, parameters: Mapping[str, str], output: Path | None =
         values[parameter] = _value(parameter, text, ast.literal_eval(known[parameter]["default"]))
     output = output or paths.runs_dir() / "notebooks" / f"{name}.ipynb"
     output.parent.mkdir(parents=True, exist_ok=True)
+    private = Config({"KernelManager": {"transport_encryption": "auto"}})  # a kernel in plain text warns of listeners
     try:
-        papermill.execute_notebook(source, output, values, kernel_name="python3", coalesce_streams=True)
+        papermill.execute_notebook(
+            source, output, values, kernel_name="python3", coalesce_streams=True, config=private
+        )
     except PapermillExecutionError as error:
         raise InputError(f"{name} stopped in a cell: {error.ename}: {error.evalue} (see {output})") from None
     return output
