@@ -57,9 +57,7 @@ def run_notebook(name: str, parameters: Mapping[str, str], output: Path | None =
     output.parent.mkdir(parents=True, exist_ok=True)
     private = Config({"KernelManager": {"transport_encryption": "auto"}})  # a kernel in plain text warns of listeners
     try:
-        papermill.execute_notebook(
-            source, output, values, kernel_name="python3", coalesce_streams=True, config=private
-        )
+        papermill.execute_notebook(source, output, values, kernel_name="python3", coalesce_streams=True, config=private)
     except PapermillExecutionError as error:
         raise InputError(f"{name} stopped in a cell: {error.ename}: {error.evalue} (see {output})") from None
     return output

@@ -1,6 +1,6 @@
 """What a training method costs and what it buys."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pandas as pd
@@ -9,9 +9,10 @@ import torch
 from dhm.analysis.evidence.results import samples
 from dhm.analysis.statistics import Sample
 from dhm.analysis.variants import names, spoken
-from dhm.config import Config
+from dhm.config import METHODS, Config
 from dhm.flops import inference_flops, training_flops
 from dhm.records.record import RunRecord, load_runs
+from dhm.training.estimate import duration
 from dhm.zoo import network_of
 
 COLUMNS = {
@@ -57,6 +58,32 @@ def prices(records: Sequence[RunRecord]) -> pd.DataFrame:
     errors = samples(load_runs(*[record.folder for record in records]))
     table.insert(0, "error", [errors[row] for row in table.index])
     return table
+
+
+def by_epoch(records: Iterable[RunRecord]) -> dict[str, dict[str, tuple[float, list[list[dict[str, Any]]]]]]:
+    """Experiment -> method -> multiply-adds of an epoch of its training, and the metrics of its runs."""
+    found: dict[str, dict[str, tuple[float, list[list[dict[str, Any]]]]]] = {}
+    for record in sorted(records, key=lambda record: (record.config.experiment, METHODS.index(record.config.method))):
+        if (result := record.result) is not None:
+            config, data = record.config, result["data"]
+            epoch = training_flops(config, data["image_size"]) * data["train_images"]
+            runs = found.setdefault(config.experiment, {}).setdefault(config.method, (float(epoch), []))
+            runs[1].append(record.metrics)
+    return found
+
+
+def spent(records: Iterable[RunRecord]) -> list[str]:
+    """A sentence an experiment: how many finished runs, their time, and on what they ran."""
+    groups: dict[str, list[tuple[float, set[str]]]] = {}
+    for record in records:
+        if (result := record.result) is not None:
+            devices = {f"{entry['device']}, {entry['threads']} thread(s)" for entry in record.environment}
+            groups.setdefault(record.config.experiment, []).append((result["seconds"], devices))
+    return [
+        f"**{name}**: {len(runs)} runs, {duration(sum(seconds for seconds, _ in runs))} in all on "
+        + "; ".join(sorted(set().union(*(devices for _, devices in runs))))
+        for name, runs in sorted(groups.items())
+    ]
 
 
 def shown(table: pd.DataFrame) -> pd.DataFrame:
