@@ -58,9 +58,18 @@ def fit_branches(
 
 
 def load_branched(record: RunRecord) -> BranchedNet:
-    """The trained network of a finished run; of a baseline with its branches fitted by `fit_branches`."""
+    """The trained network of a finished run; of a baseline with its branches fitted by `fit_branches`.
+
+    Raises:
+        InputError: a baseline whose images are too many to keep in memory.
+    """
     net, config = load_trained(record), record.config
-    return net if config.method != "baseline" else fit_branches(net, config, load(config).train)
+    if config.method != "baseline":
+        return net
+    train = load(config).train
+    if not isinstance(train, Images):
+        raise InputError(f"branches are fitted on images in memory, but those of {config.dataset_name} are streamed")
+    return fit_branches(net, config, train)
 
 
 def _fit(net: BranchedNet, config: Config, train: Images, epochs: int, progress: bool) -> None:

@@ -39,6 +39,17 @@ def first_seeds(records: Iterable[RunRecord]) -> dict[str, dict[str, RunRecord]]
     return drawn
 
 
+def listed(drawn: Drawn) -> list[RunRecord]:
+    """The runs of all networks."""
+    return [run for runs in drawn.values() for run in runs.values()]
+
+
+def compared(drawn: Drawn, comparisons: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Comparisons of methods as comparisons of the variants that are drawn: "dhm" may be "dhm, with scale"."""
+    names = {name.partition(",")[0]: name for runs in drawn.values() for name in runs}
+    return [(names[first], names[second]) for first, second in comparisons if {first, second} <= names.keys()]
+
+
 def on_training_images(drawn: Drawn, accelerator: str = "auto") -> dict[str, dict[str, float]]:
     """Accuracy of B0's last checkpoint on the training images, in eval mode and without augmentation, in percent; of
     the runs that still have their checkpoint."""

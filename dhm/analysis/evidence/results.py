@@ -8,6 +8,7 @@ import pandas as pd
 from dhm.analysis.evidence.pairs import Pair, columns
 from dhm.analysis.statistics import COMPARISONS, Gain, Sample, Samples, holm, label, p_word, verdict, welch
 from dhm.analysis.variants import names, spoken
+from dhm.errors import InputError
 from dhm.paper import numbers
 from dhm.records.record import RunRecord
 
@@ -17,7 +18,13 @@ MORE_IS_BETTER = ("mAP", "rank1")
 
 def samples(runs: pd.DataFrame, metric: str = "top1_error", which: str = "last") -> Samples:
     """Errors of finished runs (`dhm.load_runs`) after the "last" or the "best" epoch; those of branch B1's classifier
-    stand under "dhm at B1"."""
+    stand under "dhm at B1".
+
+    Raises:
+        InputError: another epoch.
+    """
+    if which not in ("last", "best"):
+        raise InputError(f"which must be last or best, not {which!r}")
     values: dict[tuple[str, str], list[float]] = {}
     called = names([RunRecord.read(folder).config for folder in runs["folder"]]) if len(runs) else []
     for run, variant in zip(runs.to_dict("records"), called, strict=True):
@@ -57,6 +64,20 @@ def printed_everywhere(network: str, method: str, tables: Sequence[str], metric:
         if (number.network, number.method, number.metric) == (network, method, metric)
     }
     return pd.DataFrame({"error (%)": places}).rename_axis("place")
+
+
+def mimicking_by_epoch(records: Sequence[RunRecord]) -> pd.DataFrame:
+    """Which side branches took part in the mimicking of each epoch, of the runs that draw them (appendix D)."""
+    drawn = {
+        (record.config.mimic_probability, record.config.seed): [
+            " ".join(line["mimicking"]) or "none" for line in record.metrics
+        ]
+        for record in records
+        if record.config.mimic_probability < 1
+    }
+    table = pd.DataFrame.from_dict(drawn, orient="index")
+    table.index = pd.MultiIndex.from_tuples(drawn, names=["probability", "seed"])
+    return table.rename(columns=lambda epoch: f"epoch {epoch}")
 
 
 def overview(sources: Mapping[str, str | pd.DataFrame], variants: Sequence[str], which: str = "last") -> pd.DataFrame:

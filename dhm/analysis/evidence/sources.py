@@ -1,7 +1,7 @@
 """The sources of a table under each other: what the paper prints, full runs on record, and the runs just made."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
@@ -23,6 +23,8 @@ DATASETS = {"cifar100": "CIFAR-100", "imagenet": "ImageNet", **{name: there.titl
 RECIPES = {"paper": "the paper's recipe", "released": "the released program's recipe"}
 Recipe = Callable[..., list[Config]]
 """Of `dhm.paper.recipes`: preset -> runs."""
+Grouping = Callable[[pd.DataFrame], Mapping[str, pd.DataFrame]]
+"""Runs -> runs by title."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,7 @@ def by_experiment(runs: pd.DataFrame) -> dict[str, pd.DataFrame]:
 def gather(
     recipe: Recipe, printed: Samples, made: Sequence[RunRecord], preset: str, *, metric: str = "top1_error",
     rows: Callable[[pd.DataFrame], pd.DataFrame] = lambda runs: runs,
-    others: Callable[[pd.DataFrame], Mapping[str, pd.DataFrame]] = by_experiment,
+    others: Grouping = by_experiment,
     having: Callable[[pd.DataFrame], bool] = lambda runs: True, folder: str | Path | None = None,
 ) -> Sources:  # fmt: skip
     """The sources of a table. Runs on record by its own recipe on the paper's data stand under a title of their own.
@@ -114,40 +116,37 @@ def gather(
         printed: the paper's figures.
         made: the records of the runs just made, with this preset.
         rows: runs -> runs with networks named as the table's rows.
-        others: full runs on record that follow another recipe, or are on other data -> title -> runs.
+        others: for full runs on record that follow another recipe, or are on other data.
         having: whether runs under such a title belong to the table.
         folder: where full runs are kept, by default data/records.
     """
-    asked = recipe("paper")
     on_record = load_runs(folder or paths.records_dir())
-    kept = _like(on_record, {family_of(config.arch) for config in asked}, metric)
-    configs = [RunRecord.read(place).config for place in kept["folder"]] if len(kept) else []
-    found, taken = {}, [False] * len(configs)
-    for which, words in RECIPES.items():
-        follows = [identity(c) in asked_for(recipe, which) and not done for c, done in zip(configs, taken, strict=True)]
-        taken = [done or new for done, new in zip(taken, follows, strict=True)]
-        for dataset, runs in kept[follows].groupby("dataset_name") if any(follows) else []:
-            found[f"{DATASETS[str(dataset)]}, {words}"] = _each_seed_once(runs)
-    rest = others(kept[[not done for done in taken]]) if len(kept) else {}
-    found |= {title: runs for title, runs in rest.items() if having(runs)}
-    trained = [record.config for record in made]
-    names = ", ".join(dict.fromkeys(config.dataset_name for config in trained))
-    this_run = f"{preset} run, {names}"
-    if trained:
-        found[this_run] = load_runs(*[record.folder for record in made])
-    paper_sets = {config.dataset_name for config in asked}
-    own = frozenset(
-        title for title, runs in found.items()
-        if _whole(map(RunRecord.read, runs["folder"]), paper_sets) and not (title == this_run and preset in SMALL)
-    )  # fmt: skip
-    paper = f"paper, {DATASETS[asked[0].dataset]}" if len(paper_sets) == 1 else "paper"
-    caution = f"*“{this_run}”: {len(trained)} runs.*"
-    if preset in SMALL:
-        epochs = max((config.epochs for config in trained), default=0)
-        caution = (f"*“{this_run}” is a check that the pipeline works: tiny networks, {epochs} epochs at most. It is no "
-                   "evidence for or against the claim.*")  # fmt: skip
+    families = {family_of(config.arch) for config in recipe("paper")}
+    kept = _on_record(recipe, _like(on_record, families, metric), lambda runs: _chosen(others(runs), having))
+    found = of_runs(recipe, printed, made, preset, kept, metric)
     judged = protocol.judge(on_record) if metric == "top1_error" else ()
-    return Sources(paper, printed, {title: rows(runs) for title, runs in found.items()}, own, metric, caution, judged)
+    return replace(found, runs={title: rows(runs) for title, runs in found.runs.items()}, judged=judged)
+
+
+def of_runs(
+    recipe: Recipe, printed: Samples, made: Sequence[RunRecord], preset: str,
+    kept: Mapping[str, pd.DataFrame] | None = None, metric: str = "top1_error",
+) -> Sources:  # fmt: skip
+    """The paper's figures and the runs just made, with others between them by title; arguments as of `gather`."""
+    asked, configs = recipe("paper"), [record.config for record in made]
+    this_run = f"{preset} run, {', '.join(dict.fromkeys(config.dataset_name for config in configs))}"
+    found = {**(kept or {}), **({this_run: load_runs(*[record.folder for record in made])} if made else {})}
+    small = {this_run} if preset in SMALL else set()
+    own = frozenset(title for title, runs in found.items() if title not in small and _on_its_data(runs, asked))
+    datasets = {DATASETS[config.dataset] for config in asked}
+    epochs = max((config.epochs for config in configs), default=0)
+    check = (
+        f"*“{this_run}” is a check that the pipeline works: tiny networks, {epochs} epochs at most. "
+        "It is no evidence for or against the claim.*"
+    )
+    caution = check if small else f"*“{this_run}”: {len(configs)} runs.*"
+    paper = f"paper, {datasets.pop()}" if len(datasets) == 1 else "paper"
+    return Sources(paper, printed, found, own, metric, caution)
 
 
 def _like(runs: pd.DataFrame, families: Iterable[str], metric: str) -> pd.DataFrame:
@@ -156,17 +155,30 @@ def _like(runs: pd.DataFrame, families: Iterable[str], metric: str) -> pd.DataFr
     return runs[runs[column].notna() & runs["arch"].map(family_of).isin(list(families))] if column in runs else runs[:0]
 
 
-def _each_seed_once(runs: pd.DataFrame) -> pd.DataFrame:
-    """Without a second run of the same training and seed, e.g. in another arithmetic."""
-    configs = [RunRecord.read(folder).config for folder in runs["folder"]]
-    again = pd.Series([(identity(config), config.seed) for config in configs], index=runs.index).duplicated()
-    return runs[~again]
+def _on_record(recipe: Recipe, runs: pd.DataFrame, others: Grouping) -> dict[str, pd.DataFrame]:
+    """Runs by one of the recipes under its name, each training and seed once whatever its arithmetic; the others."""
+    if runs.empty:
+        return {}
+    found = {}
+    trainings = pd.Series([identity(RunRecord.read(place).config) for place in runs["folder"]], index=runs.index)
+    for which, words in RECIPES.items():
+        follows = trainings.isin(asked_for(recipe, which))
+        again = pd.DataFrame({"training": trainings, "seed": runs["seed"]}).duplicated()
+        for dataset, group in runs[follows & ~again].groupby("dataset_name"):
+            found[f"{DATASETS[str(dataset)]}, {words}"] = group
+        runs, trainings = runs[~follows], trainings[~follows]
+    return {**found, **others(runs)}
 
 
-def _whole(records: Iterable[RunRecord], datasets: Iterable[str]) -> bool:
-    """Whether all runs are on the whole of one of the data sets, wherever it lies on a disk."""
-    configs = [record.config for record in records]
+def _chosen(groups: Mapping[str, pd.DataFrame], having: Callable[[pd.DataFrame], bool]) -> dict[str, pd.DataFrame]:
+    return {title: runs for title, runs in groups.items() if having(runs)}
+
+
+def _on_its_data(runs: pd.DataFrame, asked: Sequence[Config]) -> bool:
+    """Whether all runs are on the whole of a data set that is asked for, wherever it lies, with labels as asked for."""
+    asked_of = {(config.dataset_name, config.label_noise) for config in asked}
+    trained = [RunRecord.read(folder).config for folder in runs["folder"]]
     return all(
-        config.dataset_name in datasets and config.classes is None and config.train_per_class is None
-        for config in configs
+        (config.dataset_name, config.label_noise) in asked_of and config.classes is None and not config.train_per_class
+        for config in trained
     )

@@ -93,9 +93,9 @@ def mimicking(table: pd.DataFrame) -> str:
     lowest, per_seed = difference.groupby(PLACE).min(), difference.groupby("seed").mean()
     low, high = Sample.of(list(per_seed)).interval()
     return (
-        f"**DHM against DSL, cross-entropies alone.** The cosine changes by {per_seed.mean():+.3f} on average over stages "
-        f"and pairs (95 % interval over {len(per_seed)} seeds: {low:+.3f} to {high:+.3f}); it is higher under DHM in "
-        f"every seed in {(lowest > 0).sum()} of {len(lowest)} places. "
+        f"**DHM against DSL, cross-entropies alone.** The cosine changes by {per_seed.mean():+.3f} on average over "
+        f"stages and pairs (95 % interval over {len(per_seed)} seeds: {low:+.3f} to {high:+.3f}); it is higher under "
+        f"DHM in every seed in {(lowest > 0).sum()} of {len(lowest)} places. "
         + ("This agrees with the claim." if low > 0 else "This disagrees with the claim." if high < 0
            else "The seeds leave the sign open, so this decides nothing.")
     )  # fmt: skip

@@ -87,7 +87,7 @@ def maps(
         pairs: method -> layer -> the two branches' matrices, as of `correlation.paired_layers`.
         layers: which, by default all.
     """
-    chosen = layers or next(iter(pairs.values()))
+    chosen = layers or list(next(iter(pairs.values())))
     return {layer: {method: READINGS[reading](*found[layer]) for method, found in pairs.items()} for layer in chosen}
 
 

@@ -2,7 +2,7 @@
 
 import csv
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,7 +77,7 @@ class Departure:
     printed: str
 
 
-def departures(name: str, net: BranchedNet, image_size: int) -> list[Departure]:
+def departures(name: str, net: BranchedNet, image_size: int | tuple[int, int]) -> list[Departure]:
     """Cells of Tables 6-9 in which a network differs from print; an empty list where it is the printed one.
 
     Raises:
@@ -94,7 +94,10 @@ def departures(name: str, net: BranchedNet, image_size: int) -> list[Departure]:
     return found
 
 
-IMAGES = {"imagenet_resnet": (224, 1000), "mobilenet": ((256, 128), 751)}
+IMAGES: Mapping[str, tuple[int | tuple[int, int], int]] = {
+    "imagenet_resnet": (224, 1000),
+    "mobilenet": ((256, 128), 751),
+}
 """Image size and classes of the paper's experiments by family; CIFAR-100's for the others."""
 COMPARED = ("Table 6", "Table 7", "Table 8", "Table 9")
 """Tables of which `paper/architectures.csv` holds the cells."""
@@ -143,9 +146,9 @@ def cost_sentence(table: pd.DataFrame) -> str:
     factors = table["training, times the plain network"]
     return (
         f"**Inference costs exactly what the plain network costs** in {same} of {len(table)} networks. Training does "
-        f"not come free: a step of DSL or DHM takes **{factors.min():.1f} to {factors.max():.1f} times** the arithmetic "
-        "of the baseline's. Where the paper compares methods at equal epochs, the baseline has had that much less "
-        "computation."
+        f"not come free: a step of DSL or DHM takes **{factors.min():.1f} to {factors.max():.1f} times** the "
+        "arithmetic of the baseline's. Where the paper compares methods at equal epochs, the baseline has had that "
+        "much less computation."
     )
 
 

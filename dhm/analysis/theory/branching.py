@@ -2,13 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
-from functools import partial
 
 import pandas as pd
 import torch
 
 from dhm.analysis.theory.eq11 import TERMS, Head, expand_value, mimicking, slope, split
-from dhm.analysis.theory.perturbation import Isotropic, Measured, Perturbation, monte_carlo
+from dhm.analysis.theory.perturbation import Integrand, Isotropic, Measured, Perturbation, monte_carlo
 from dhm.analysis.variants import spoken
 from dhm.branches import IMAGE, MAIN, BranchedNet
 from dhm.data.images import Images, crop_and_flip
@@ -168,11 +167,8 @@ def residuals(
         h, noise = samples.mean(dim=0), Measured.of(samples)
         expansion = expand_value(student, teacher, h, noise.directions(0, generator(0)))
 
-        value = partial(mimicking, student, teacher, h)
-        drawn = [
-            monte_carlo(lambda xi, value=value: value(xi).sum(dim=-1), noise, len(h), size, pairs, generator(1))
-            for size in sizes
-        ]
+        term = _summed(student, teacher, h)
+        drawn = [monte_carlo(term, noise, len(h), size, pairs, generator(1)) for size in sizes]
         expanded = {"printed": expansion.printed, "full": expansion.full}
         missed = {
             kind: [
@@ -183,3 +179,8 @@ def residuals(
         found[title] = {kind: (values, slope(sizes, values)) for kind, values in missed.items()}
         errors[title] = [float(error.norm()) for _, error in drawn]
     return found, errors
+
+
+def _summed(student: Head, teacher: Head, h: torch.Tensor) -> Integrand:
+    """The mimicking term at perturbations of the points h, summed over classes."""
+    return lambda xi: mimicking(student, teacher, h, xi).sum(dim=-1)
