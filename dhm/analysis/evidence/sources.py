@@ -14,7 +14,7 @@ from dhm.analysis.statistics import COMPARISONS, Gain, Samples
 from dhm.config import Config
 from dhm.data.reid import PUBLISHED
 from dhm.paper.numbers import PAPER_SEEDS
-from dhm.paper.presets import SMALL
+from dhm.paper.presets import CIFAR_PAPER, SMALL
 from dhm.records.record import RunRecord, load_runs
 from dhm.zoo import family_of
 
@@ -122,6 +122,8 @@ def gather(
     """
     on_record = load_runs(folder or paths.records_dir())
     families = {family_of(config.arch) for config in recipe("paper")}
+    if families <= set(CIFAR_PAPER):
+        families = set(CIFAR_PAPER)  # networks for small images stand together
     kept = _on_record(recipe, _like(on_record, families, metric), lambda runs: _chosen(others(runs), having))
     found = of_runs(recipe, printed, made, preset, kept, metric)
     judged = protocol.judge(on_record) if metric == "top1_error" else ()

@@ -8,7 +8,7 @@ import pytest
 from conftest import small_config, write_run
 
 import dhm
-from dhm.analysis.evidence import results, sources
+from dhm.analysis.evidence import results, sources, wrong_labels
 from dhm.paper import recipes
 
 OWN = "CIFAR-100, the paper's recipe"
@@ -115,6 +115,10 @@ def test_what_belongs_to_a_table(tmp_path: Path, gather: Callable[..., sources.S
     assert found.runs[titles[0]]["last/B0/top1_error"].tolist() == [20.0]
     drawn = gather(recipes.appendix_d, having=lambda runs: (runs["mimic_probability"] < 1).any())
     assert list(drawn.runs)[:-1] == titles[1:]
+    write_run(kept, small_config(experiment="three", label_noise=0.5), 23.0)
+    corrupt = gather(recipes.appendix_e, rows=wrong_labels.by_ratio, others=wrong_labels.by_dataset)  # of WRN-28-10
+    runs = corrupt.runs["full runs, fashion-mnist-mini"]
+    assert "cifar_resnet_depth8, 50% of labels redrawn" in set(runs["network"])
     assert list(gather(recipes.table3, metric="mAP").runs) == ["smoke run, fashion-mnist-mini"]
 
 
