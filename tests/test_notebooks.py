@@ -109,6 +109,12 @@ def test_values_of_parameters(text: str, default: object, value: object) -> None
     assert notebook._value("x", text, default) == value
 
 
+def test_a_folder_that_a_page_reads_must_be_there(tmp_path: Path) -> None:
+    assert paths.existing(tmp_path) == tmp_path
+    with pytest.raises(dhm.InputError, match=r"there is no folder .*nowhere"):
+        paths.existing(tmp_path / "nowhere")
+
+
 @pytest.mark.parametrize("folder", [".", "notebooks", "elsewhere"])
 def test_a_kernel_finds_the_same_files_from_any_folder(folder: str, tmp_path: Path) -> None:
     """JupyterLab and nbval start a kernel in the notebook's folder, papermill in the caller's, a terminal anywhere."""
