@@ -2,6 +2,8 @@
 
 import functools
 import json
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import nn
@@ -41,6 +43,13 @@ def inference_flops(net: BranchedNet, image_size: int | tuple[int, int] = 32) ->
     with answering(net), torch.no_grad(), FlopCounterMode(display=False) as counter:
         net(blank(net, image_size))
     return counter.get_total_flops() // 2
+
+
+def operations(module: Callable[[torch.Tensor], Any], images: torch.Tensor) -> int:
+    """Operations of any module or function on images, as torch counts them: two a multiply-add."""
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        module(images)
+    return counter.get_total_flops()
 
 
 def blank(net: nn.Module, image_size: int | tuple[int, int]) -> torch.Tensor:

@@ -49,6 +49,7 @@ def run_notebook(name: str, parameters: Mapping[str, str], output: Path | None =
     """
     import papermill
     from papermill.exceptions import PapermillExecutionError
+    from traitlets.config import Config
 
     source = _source(name)
     name = source.stem
@@ -60,8 +61,9 @@ def run_notebook(name: str, parameters: Mapping[str, str], output: Path | None =
         values[parameter] = _value(parameter, text, ast.literal_eval(known[parameter]["default"]))
     output = _writable(output or paths.runs_dir() / "notebooks" / f"{name}.ipynb")
     spec = _kernel()
+    private = Config({"KernelManager": {"transport_encryption": "auto"}})  # a kernel in plain text warns of listeners
     try:
-        papermill.execute_notebook(source, output, values, kernel_name=KERNEL, coalesce_streams=True)
+        papermill.execute_notebook(source, output, values, kernel_name=KERNEL, coalesce_streams=True, config=private)
     except PapermillExecutionError as error:
         told = f"{name} stopped in a cell: {error.ename}: {error.evalue} (see {output})"
         foreign = error.ename == "ModuleNotFoundError" and spec.argv[0] != sys.executable

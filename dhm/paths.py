@@ -47,6 +47,18 @@ def figures_dir() -> Path:
     return Path(os.environ.get("DHM_FIGURES") or root() / "figures").expanduser()
 
 
+def existing(folder: str | Path) -> Path:
+    """A folder that must be there.
+
+    Raises:
+        InputError: it is not.
+    """
+    found = Path(folder).expanduser()
+    if not found.is_dir():
+        raise InputError(f"there is no folder {folder}")
+    return found
+
+
 def shown(path: Path) -> str:
     """A path for a saved notebook: relative to the clone, or the name alone, so that it tells nothing of a machine."""
     return str(path.relative_to(root())) if path.is_relative_to(root()) else path.name

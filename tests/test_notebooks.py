@@ -111,6 +111,21 @@ def test_a_notebook_is_refreshed_in_its_place(tmp_path: Path, monkeypatch: pytes
         notebook.refresh("two")
 
 
+def test_the_console_shows_no_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
+) -> None:
+    """Nor does the kernel, which writes to the same console: it once warned that it could be listened to."""
+    page = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("x = 1", metadata={"tags": ["parameters"]}),
+                                           nbformat.v4.new_code_cell("print(x + 1)")])  # fmt: skip
+    page.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    (tmp_path / "notebooks").mkdir()
+    nbformat.write(page, tmp_path / "notebooks" / "one.ipynb")
+    monkeypatch.setattr(paths, "root", lambda: tmp_path)
+    executed = nbformat.read(notebook.run_notebook("one", {"x": "41"}, tmp_path / "out.ipynb"), as_version=4)
+    assert executed.cells[-1].outputs[0].text == "42\n"
+    assert "warning" not in capfd.readouterr().err.lower()
+
+
 @pytest.mark.parametrize(
     ("text", "default", "value"),
     [
@@ -124,6 +139,12 @@ def test_a_notebook_is_refreshed_in_its_place(tmp_path: Path, monkeypatch: pytes
 )
 def test_values_of_parameters(text: str, default: object, value: object) -> None:
     assert notebook._value("x", text, default) == value
+
+
+def test_a_folder_that_a_page_reads_must_be_there(tmp_path: Path) -> None:
+    assert paths.existing(tmp_path) == tmp_path
+    with pytest.raises(dhm.InputError, match=r"there is no folder .*nowhere"):
+        paths.existing(tmp_path / "nowhere")
 
 
 @pytest.mark.parametrize("folder", [".", "notebooks", "elsewhere"])

@@ -1,5 +1,6 @@
 """Files that must agree, and notebooks as they are committed."""
 
+import ast
 import json
 import re
 import tomllib
@@ -90,3 +91,49 @@ def test_notebook_is_committed_as_the_house_wants_it(name: str) -> None:
     assert any("image/png" in output.get("data", {}) for output in outputs)
     tables = ["".join(output.get("data", {}).get("text/html", "")) for output in outputs]
     assert not any("<td>...</td>" in table for table in tables)  # pandas leaves rows out of long tables
+
+
+LINES, COLUMNS = 14, 120
+SHOWING = {"display", "print", "show"}
+"""What a loop in a cell may call."""
+
+
+def computing_loops(code: str) -> list[int]:
+    """Lines of loops that do more than show.
+
+    A cell may loop over what was computed elsewhere and show it, with calls of `display`, `print` and `plots.show`
+    alone; and it may train, where the reader's own loop is what is told: a loop around a `.backward()`.
+    """
+    found = []
+    for loop in ast.walk(ast.parse(code)):
+        if isinstance(loop, ast.For | ast.AsyncFor | ast.While):
+            calls = [
+                step.value.func for step in loop.body if isinstance(step, ast.Expr) and isinstance(step.value, ast.Call)
+            ]
+            names = [call.attr if isinstance(call, ast.Attribute) else getattr(call, "id", "") for call in calls]
+            shows = isinstance(loop, ast.For) and len(names) == len(loop.body) and set(names) <= SHOWING
+            trains = any(isinstance(node, ast.Attribute) and node.attr == "backward" for node in ast.walk(loop))
+            if not (shows or trains):
+                found.append(loop.lineno)
+    return found
+
+
+def test_loops_that_compute_are_told_from_those_that_show() -> None:
+    showing = "for x in y:\n    display(f(x))\n    plots.show(x, 'x')\nfor a in b: print(a)"
+    training = "def f():\n    for x in y:\n        for z in x:\n            loss(z).backward()"
+    assert computing_loops(showing) == computing_loops(training) == []
+    for code in ("for x in y:\n    z = x\n    print(z)", "for x in y:\n    z.append(x)", "while True:\n    print(1)",
+                 "for x in y:\n    for z in x:\n        print(z)"):  # fmt: skip
+        assert computing_loops(code)[0] == 1
+
+
+@pytest.mark.parametrize("name", list_notebooks())
+def test_notebook_narrates(name: str) -> None:
+    """A cell is a sentence of the story: short, and what computes lies in the package, where it is tested."""
+    notebook = json.loads((ROOT / "notebooks" / f"{name}.ipynb").read_text())
+    for cell in notebook["cells"]:
+        code = "".join(cell["source"])
+        if cell["cell_type"] == "code":
+            assert len(code.splitlines()) <= LINES, code
+            assert max(map(len, code.splitlines())) <= COLUMNS, code
+            assert not computing_loops(code), code

@@ -258,6 +258,12 @@ def mcnemar(only_first: int, only_second: int) -> float:
     return float(contingency_tables.mcnemar(table, exact=True).pvalue)
 
 
+def above_chance(percent: float, images: int, classes: int, level: float = 0.01) -> bool:
+    """Whether an accuracy on so many images is beyond guessing among the classes, by the binomial test."""
+    right = round(percent * images / 100)
+    return bool(stats.binomtest(right, images, 1 / classes, "greater").pvalue < level)
+
+
 COMPARISONS = (("baseline", "dhm"), ("baseline", "dsl"), ("dsl", "dhm"))
 """(first, second) of the comparisons the paper makes; a gain is first minus second."""
 

@@ -37,6 +37,10 @@ class Images:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def first(self, count: int) -> "Images":
+        """The first so many of the images."""
+        return replace(self, pixels=self.pixels[:count], labels=self.labels[:count])
+
     def to(self, device: torch.device) -> "Images":
         """The same images on another device."""
         pixels, labels, mean, std = (t.to(device) for t in (self.pixels, self.labels, self.mean, self.std))

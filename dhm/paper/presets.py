@@ -1,7 +1,7 @@
 """The settings of every preset: network, data and optimisation as the paper or the released program has them."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -76,12 +76,17 @@ QUICK_MEMBERS: dict[str, dict[str, Any]] = {
 }
 
 
-def resolve(preset: str) -> str:
-    """A preset's name; an empty one means `$DHM_PRESET`, else "quick"."""
+def resolve(preset: str, among: Sequence[str] = PRESETS) -> str:
+    """A preset's name, one of some; an empty one means `$DHM_PRESET`, else "quick"."""
     name = preset or os.environ.get("DHM_PRESET") or "quick"
-    if name not in PRESETS:
-        raise InputError(f"preset must be one of {', '.join(PRESETS)}, not {name!r}")
+    if name not in among:
+        raise InputError(f"preset must be one of {', '.join(among)}, not {name!r}")
     return name
+
+
+def given(**changes: Any) -> dict[str, Any]:
+    """Those parameters of a notebook that replace the preset's: an empty word and 0 leave it as it is."""
+    return {name: value for name, value in changes.items() if value}
 
 
 def settings(preset: str, arch: str, method: str = "baseline", dataset: str = "") -> dict[str, Any]:

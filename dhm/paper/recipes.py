@@ -38,6 +38,23 @@ def table1(
     return grid(networks, methods, seeds)
 
 
+def after_epochs(configs: Sequence[Config], epochs: Sequence[int]) -> list[Config]:
+    """Runs cut short after each of some epochs, and whole: order, augmentation and learning rate depend on the position
+    alone, so these are states of one training. The baseline, which trains no branches, is only trained to its end.
+
+    Raises:
+        InputError: an epoch that lies not within the training.
+    """
+    runs = []
+    for config in configs:
+        if any(not 1 <= epoch <= config.epochs for epoch in epochs):
+            raise InputError(f"epochs must lie between 1 and {config.epochs}, not {list(epochs)}")
+        early = sorted({*epochs} - {config.epochs}) if config.method != "baseline" else []
+        runs += [config.replace(epochs=epoch, experiment="gradient-consistency") for epoch in early]
+        runs.append(config)
+    return runs
+
+
 def grid(networks: Sequence[dict[str, Any]], methods: Sequence[str], seeds: Sequence[int]) -> list[Config]:
     """Runs of every network with every method and seed, all methods of a seed before the next seed."""
     return [
@@ -132,7 +149,13 @@ def appendix_d(
     preset: str = "", probabilities: Sequence[float] = (0.5,), seeds: Sequence[int] = (), arch: str = "", **changes: Any
 ) -> list[Config]:
     """The runs of appendix D: DHM whose branches are drawn anew at every epoch for mimicking, with each of the
-    probabilities, and the network's runs of Table 1. Seeds as in `table1`."""
+    probabilities, and the network's runs of Table 1. Seeds as in `table1`.
+
+    Raises:
+        InputError: no probability is below 1, so nothing is drawn.
+    """
+    if not any(probability < 1 for probability in probabilities):
+        raise InputError(f"probabilities must hold one below 1, not {list(probabilities)}")
     arch = arch or _member(preset, "cifar_resnet", "resnet32")
     drawn = [{"method": "dhm", "mimic_probability": probability} for probability in probabilities]
     return _beside_table1("appendix_d", preset, arch, [*({"method": m} for m in METHODS), *drawn], seeds, changes)

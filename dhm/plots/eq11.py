@@ -17,6 +17,13 @@ PARTS = {
     "teacher": ("teacher's curvature", "#009e73"),
 }
 
+PERTURBATIONS = {
+    "real augmentation, finite": "real augmentation",
+    "isotropic, finite": "isotropic noise, finite size",
+    "isotropic, autodiff": "isotropic noise, autodiff",
+}
+"""Noise and way of measuring, and how a panel is called."""
+
 
 def residuals(
     sigmas: Sequence[float], panels: Mapping[str, Mapping[str, tuple[Sequence[float], float]]],
@@ -45,13 +52,19 @@ def residuals(
     return fig
 
 
-def term_sizes(table: pd.DataFrame) -> Figure:
-    """The three second-order parts relative to the zeroth-order term, a panel a perturbation.
+def term_sizes(measured: pd.DataFrame) -> Figure:
+    """The three second-order parts relative to the zeroth-order term, a panel for each of `PERTURBATIONS`.
 
     Args:
-        table: columns perturbation, method, pair ("B0 <- B2"), part (see `PARTS`), relative, error.
+        measured: of `branching.measure_pairs`; drawn are means over seeds at the augmentation's own size.
     """
-    perturbations, pairs = list(table["perturbation"].unique()), list(table["pair"].unique())
+    rows = measured[measured["scale"] == 1].assign(perturbation=lambda t: t["noise"] + ", " + t["how"])
+    table = rows.groupby(["perturbation", "method", "pair", "part"], sort=False)[["relative", "error"]].mean()
+    table = table.reset_index()
+    perturbations, pairs = (
+        [name for name in PERTURBATIONS if name in set(table["perturbation"])],
+        list(table["pair"].unique()),
+    )
     methods = [method for method in METHODS if method in set(table["method"])]
     groups = [(method, pair) for method in methods for pair in pairs]
     fig, axes = figure(1, len(perturbations), (1.2 + 4.3 * len(perturbations), 0.9 + 0.62 * len(groups)))
@@ -65,7 +78,7 @@ def term_sizes(table: pd.DataFrame) -> Figure:
                 error_kw={"linewidth": 1, "ecolor": "#444444"},
             )  # fmt: skip
         ax.axvline(0, color="#444444", linewidth=1)
-        ax.set(title=perturbation, xlabel="relative to the zeroth-order term")
+        ax.set(title=PERTURBATIONS[perturbation], xlabel="relative to the zeroth-order term")
         ax.xaxis.set_major_locator(MaxNLocator(4))
         ax.set(yticks=range(len(groups)), ylim=(len(groups) - 0.5, -0.5))
         ax.set_yticklabels([f"{NAMES[method]}  {pair}" for method, pair in groups] if ax is axes[0] else [])

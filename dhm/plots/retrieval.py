@@ -8,8 +8,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from dhm.data import Images, load_test
 from dhm.metrics.retrieval import JUNK, Ranking
 from dhm.plots.style import METHODS, NAMES, figure
+from dhm.records.record import RunRecord
 
 RIGHT, WRONG, QUERY = "#009e73", "#d62728", "#222222"
 """Colours of frames; a tick or a cross beside the place says the same to whom green and red look alike."""
@@ -47,6 +49,22 @@ def ranked_gallery(pixels: torch.Tensor, rankings: Mapping[str, Ranking], querie
             f"AP {100 * ranking.average_precision[query]:.0f}%", (1.15, 0.5), xycoords="axes fraction", va="center"
         )
     return fig
+
+
+def searches(records: Sequence[RunRecord]) -> Figure:
+    """What the first of some runs and its like by other methods find: four queries with their nearest images, the
+    baseline above DHM where both are there."""
+    first = records[0].config
+    found = {
+        record.config.method: record.found().rankings["euclidean"]
+        for record in records
+        if record.config.replace(method=first.method) == first
+    }
+    shown = [method for method in found if method in ("baseline", "dhm")] or list(found)
+    images, _ = load_test(first)
+    assert isinstance(images, Images), "images of people are kept in memory"
+    queries = telling_queries(found[shown[0]], found[shown[-1]])
+    return ranked_gallery(images.pixels, {method: found[method] for method in shown}, queries)
 
 
 def _image(ax: Axes, pixels: torch.Tensor, colour: str, title: str) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
+from IPython.display import display
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -71,3 +72,9 @@ def save(fig: Figure, name: str) -> Path:
     file = folder / f"{name}.png"
     fig.savefig(file, dpi=150)
     return file
+
+
+def show(fig: Figure, name: str) -> None:
+    """Write a figure as `save` does and show it below a notebook's cell."""
+    save(fig, name)
+    display(fig)

@@ -3,7 +3,9 @@
 from pathlib import Path
 
 import torch
+from torch import nn
 
+from dhm.attach import AttachedNet
 from dhm.branches import MAIN, BranchedNet
 from dhm.config import Config
 from dhm.data import ImageSet, load, load_test
@@ -39,6 +41,13 @@ def predict(net: BranchedNet, images: ImageSet, rank: int = 0, world: int = 1) -
     judged = [judge(net.all_logits(batch), labels) for batch, labels in batches]
     mine = torch.cat(judged, dim=1) if judged else torch.empty(len(net.heads), 0, 4, dtype=torch.float64)
     return collect(net.heads, interleave(gather(mine.cpu(), world)), images.labels)
+
+
+def accuracy(net: nn.Module, images: ImageSet) -> dict[str, float]:
+    """Top-1 accuracy in percent of every classifier of a network, or of a plain network as B0."""
+    branched = net if isinstance(net, BranchedNet | AttachedNet) else AttachedNet(net, {})
+    summary = predict(branched, images).summary()  # type: ignore[arg-type]
+    return {head: 100 - errors["top1_error"] for head, errors in summary.items()}
 
 
 def answers(net: BranchedNet, images: ImageSet, rank: int = 0, world: int = 1) -> Predictions | Found:

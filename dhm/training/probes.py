@@ -8,10 +8,12 @@ import torch
 
 from dhm.branches import BranchedNet
 from dhm.config import Config
-from dhm.data import Images
+from dhm.data import Images, load
 from dhm.errors import InputError
 from dhm.losses import DHMLoss
 from dhm.randomness import seed_of
+from dhm.records.record import RunRecord
+from dhm.records.weights import load_trained
 from dhm.training.progress import Bar
 from dhm.training.step import optimizer_of
 from dhm.zoo import network_of
@@ -53,6 +55,21 @@ def fit_branches(
         branched.to(device)
         _fit(branched, config, train, epochs, progress)
     return branched.eval()
+
+
+def load_branched(record: RunRecord) -> BranchedNet:
+    """The trained network of a finished run; of a baseline with its branches fitted by `fit_branches`.
+
+    Raises:
+        InputError: a baseline whose images are too many to keep in memory.
+    """
+    net, config = load_trained(record), record.config
+    if config.method != "baseline":
+        return net
+    train = load(config).train
+    if not isinstance(train, Images):
+        raise InputError(f"branches are fitted on images in memory, but those of {config.dataset_name} are streamed")
+    return fit_branches(net, config, train)
 
 
 def _fit(net: BranchedNet, config: Config, train: Images, epochs: int, progress: bool) -> None:

@@ -12,7 +12,7 @@ from statsmodels.stats.power import TTestIndPower
 from statsmodels.stats.weightstats import CompareMeans, DescrStatsW
 
 from dhm.analysis.evidence import results
-from dhm.analysis.statistics import Sample, holm, mcnemar, power, seeds_needed, tost, verdict, welch, word
+from dhm.analysis.statistics import Sample, above_chance, holm, mcnemar, power, seeds_needed, tost, verdict, welch, word
 
 RNG = np.random.default_rng(0)
 
@@ -226,3 +226,12 @@ def test_interval_of_a_mean_is_scipys(confidence: float) -> None:
     expected = stats.ttest_1samp(values, 0).confidence_interval(confidence)
     assert Sample.of(values).interval(confidence) == pytest.approx((expected.low, expected.high))
     assert Sample.of(values[:1]).interval() == (-math.inf, math.inf)
+
+
+def test_above_chance_is_a_one_sided_binomial_test() -> None:
+    """The tail of the binomial distribution, summed by hand."""
+    for right in (15, 18, 19, 25):
+        tail = sum(math.comb(100, k) * 0.1**k * 0.9 ** (100 - k) for k in range(right, 101))
+        assert above_chance(float(right), 100, 10) == (tail < 0.01)
+    assert above_chance(25.0, 100, 10)
+    assert not above_chance(0.0, 100, 10)

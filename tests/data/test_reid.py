@@ -21,6 +21,7 @@ from dhm.data.pedestrians import Shot
 from dhm.metrics.retrieval import SingleQuery
 from dhm.paper import recipes
 from dhm.paper.presets import settings
+from dhm.plots.retrieval import searches
 from dhm.randomness import generator
 from dhm.records import checkpoints
 from dhm.records.weights import pretrained, start_from
@@ -395,6 +396,9 @@ def test_run_record_holds_the_search(tmp_path: Path) -> None:
     assert {key: sample.mean for key, sample in table.items()} == {
         (f"{run.network} on pedestrians", "dhm"): heads["B0"]["mAP"]
     }
+    figure = searches([record])  # four queries, each with ten places beside it
+    assert len(figure.axes) == 4 * 11
+    assert {ax.get_ylabel() for ax in figure.axes} == {"", "DHM"}
     net = dhm.load_trained(record)
     assert evaluate(net, run, accelerator="cpu").summary() == heads
     for parameter in net.branches.parameters():

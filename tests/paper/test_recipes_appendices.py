@@ -19,7 +19,7 @@ from dhm.analysis.statistics import Sample
 from dhm.analysis.variants import names, spoken
 from dhm.data import corruption, load
 from dhm.losses import taking_part
-from dhm.paper import recipes
+from dhm.paper import presets, recipes
 from dhm.records import checkpoints
 from dhm.training.step import Trainer
 
@@ -125,6 +125,30 @@ def test_redrawing_over_all_classes_is_uniform_over_them() -> None:
     )
 
 
+def test_runs_cut_short_are_states_of_one_training() -> None:
+    """The baseline is only trained to its end; an epoch outside of the training is told."""
+    whole = recipes.table1("quick", ["cifar_resnet"], seeds=[0])
+    runs = recipes.after_epochs(whole, [3, 1, 6, 3])
+    assert [(run.method, run.epochs) for run in runs] == [
+        ("baseline", 6), ("dsl", 1), ("dsl", 3), ("dsl", 6), ("dhm", 1), ("dhm", 3), ("dhm", 6),
+    ]  # fmt: skip
+    assert [run for run in runs if run.epochs == 6] == whole
+    for epoch in (0, 7):
+        with pytest.raises(dhm.InputError, match=r"epochs must lie between 1 and 6, not"):
+            recipes.after_epochs(whole, [epoch])
+    with pytest.raises(dhm.InputError, match="probabilities must hold one below 1"):
+        recipes.appendix_d("quick", [1.0])
+
+
+def test_parameters_that_are_empty_leave_the_preset(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert presets.given(dataset="", image_size=0) == {}
+    assert presets.given(dataset="x", image_size=0) == {"dataset": "x"}
+    monkeypatch.setenv("DHM_PRESET", "paper")
+    assert presets.resolve("") == "paper"
+    with pytest.raises(dhm.InputError, match="preset must be one of quick, smoke, not 'paper'"):
+        presets.resolve("", among=presets.SMALL)
+
+
 def test_share_really_changed_is_in_the_record(tmp_path: Path) -> None:
     """The same for all methods of a seed, another for another seed; validation labels stay, "rest" among them."""
     settings = {"label_noise": 0.5, "test_on": "val+rest", "epochs": 1}
@@ -151,22 +175,22 @@ def test_streamed_images_have_the_same_wrong_labels() -> None:
 
 
 def test_kept_runs_stand_under_their_data_set(tmp_path: Path) -> None:
-    assert wrong_labels.kept(tmp_path) == {}
+    assert wrong_labels.by_dataset(dhm.load_runs(tmp_path)) == {}
     noisy = small_config(experiment="c1-corrupt-labels", label_noise=0.5, epochs=2, train_per_class=16)
     others = [noisy.replace(seed=1), noisy.replace(experiment="c2-clean-labels", label_noise=0.0),
               noisy.replace(experiment="g", options={"depth": 14}, label_noise=0.0),
               noisy.replace(experiment="c2-clean-labels", label_noise=0.0, epochs=1)]  # fmt: skip
     for config in (noisy, *others):
         train(config, tmp_path)
-    found = wrong_labels.kept(tmp_path)
+    found = wrong_labels.by_dataset(dhm.load_runs(tmp_path))
     assert list(found) == ["full runs, fashion-mnist-mini"]
-    runs = found["full runs, fashion-mnist-mini"]
+    runs = wrong_labels.by_ratio(found["full runs, fashion-mnist-mini"])
     row = "cifar_resnet_depth8, 50% of labels redrawn"
     assert set(results.samples(runs)) >= {(row, "dhm"), ("cifar_resnet_depth8", "dhm")}
     assert results.samples(runs)[row, "dhm"].n == 2
     assert len(runs) == 3  # clean runs only where nothing else differs
     records = [dhm.RunRecord.read(folder) for folder in runs["folder"]]
-    panels = wrong_labels.curves("kept", records)
+    panels = wrong_labels.curves({"kept": runs})
     assert {title: len(variants["dhm"]) for title, variants in panels.items()} == {f"kept\n{row}": 2}
     (ax,) = plots.ranges(panels).axes
     values = [[100 - line["test"]["B0"]["top1_error"] for line in metrics] for metrics in panels[f"kept\n{row}"]["dhm"]]
@@ -217,6 +241,11 @@ def test_rows_are_crossed_with_their_plain_network() -> None:
     margins = factorial.crossed(noisy, wrong_labels.clean_network)
     assert [margin.under for margin in margins] == pytest.approx([74.528 - 71.122, 64.226 - 61.268])
     assert list(factorial.table({"paper": margins})["the gain is"]) == ["larger", "larger"]
+    growth = factorial.between(noisy, *(margin.label for margin in margins))
+    assert growth.value == pytest.approx((64.226 - 61.268) - (74.528 - 71.122))
+    assert growth.label == f"{margins[1].label} against {margins[0].label}"
+    falls = wrong_labels.falls(noisy, ["wrn28_10", *(margin.label for margin in margins)])
+    assert falls == pytest.approx([100 - 71.122 - 19.024, 71.122 - 61.268])
 
 
 def test_runs_of_the_appendices_are_named_and_shared_with_table_1() -> None:

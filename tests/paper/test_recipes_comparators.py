@@ -12,6 +12,7 @@ import dhm
 from dhm import plots
 from dhm.analysis.evidence import price, results
 from dhm.analysis.features.gradients import trunk_gradients
+from dhm.analysis.statistics import Sample
 from dhm.analysis.theory.branching import heads_after
 from dhm.branches import MAIN, BranchSpec
 from dhm.flops import at_equal_flops, flops, training_flops
@@ -107,13 +108,29 @@ def test_equal_flops_to_the_nearest_epoch(arch: str) -> None:
 def test_prices_of_comparators(tmp_path: Path) -> None:
     configs = recipes.appendix_g("smoke", [0], epochs=2, train_per_class=16, image_size=8)
     records = [train(config, tmp_path) for config in configs]
-    table = price.prices(records).droplevel("network")
+    runs = dhm.load_runs(*[record.folder for record in records])
+    table = price.prices(runs).droplevel("network")
     assert list(table.index) == ["baseline", "dsl", "dhm", "dml", "baseline, equal FLOPs"]
     assert table["inference"].nunique() == 1
     assert table.loc["dml", "parameters"] == 2 * table.loc["baseline", "parameters"]
     assert table.loc["dsl", "training"] == table.loc["dhm", "training"]
     one_epoch = table.loc["baseline", "training"] / 2
     assert abs(table.loc["baseline, equal FLOPs", "training"] - table.loc["dhm", "training"]) <= one_epoch
-    (ax,) = plots.price({"quick": price.prices(records)}).axes
+    (ax,) = plots.price({"quick": price.prices(runs)}).axes
     assert len(ax.get_legend().get_texts()) == 5
-    assert set(results.samples(dhm.load_runs(tmp_path))) >= {("cifar_resnet_depth8", name) for name in table.index}
+    assert set(results.samples(runs)) >= {("cifar_resnet_depth8", name) for name in table.index}
+    schedules = price.schedules(configs)
+    assert schedules.loc["baseline (equal FLOPs)", "epochs"] == configs[-1].epochs > configs[0].epochs
+    assert schedules.loc["DML", "learning rate"] == "× 0.1 at 1"
+    epoch, metrics = price.by_epoch(records)["table1"]["dhm"]
+    assert epoch * configs[2].epochs == table.loc["dhm", "training"]
+    assert metrics == [records[2].metrics]
+    (sentence, other) = price.spent(records)
+    assert sentence.startswith("**appendix_g**: 2 runs, ")
+    assert other.startswith("**table1**: 3 runs, ")
+
+
+def test_gains_without_a_printed_one_are_told_apart_or_not() -> None:
+    sample = {("net", name): Sample(mean, 0.2, 5) for name, mean in (("a", 30.0), ("b", 28.0), ("c", 30.05))}
+    table = price.told_apart(results.gains(sample, [("a", "b"), ("b", "a"), ("a", "c")]))
+    assert list(table["error of the first named is"]) == ["lower", "higher", "not told apart"]

@@ -1,6 +1,7 @@
 """Figures of the analyses: what is drawn, and that no text leaves the figure or covers other text."""
 
 import itertools
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -9,7 +10,7 @@ from readable import assert_readable, texts
 
 import dhm
 from dhm import BranchSpec
-from dhm.plots import correlation, eq11, gradients, heads, network
+from dhm.plots import correlation, eq11, gradients, heads, network, style
 from dhm.plots.style import HEADS
 
 
@@ -50,12 +51,28 @@ def test_residuals_and_terms() -> None:
     fig = eq11.residuals(sigmas, {"value": {"printed": (sigmas**2, 2.0), "full": (sigmas**4, 4.0)}})
     assert "full second order: slope 4.00" in assert_readable(fig)
     rows = [
-        {"perturbation": noise, "method": method, "pair": "B0 ← B2", "part": part, "relative": 1e-4 * i, "error": 1e-5}
+        {"noise": noise, "how": "finite", "scale": scale, "method": method, "seed": seed, "pair": "B0 ← B2",
+         "part": part, "relative": 1e-4 * (i + seed) / scale, "error": 1e-5}
+        for scale, seed in itertools.product((1.0, 0.25), (0, 2))
         for i, (noise, method, part) in enumerate(
-            itertools.product(("real", "isotropic"), ("dsl", "dhm"), eq11.PARTS), start=1
+            itertools.product(("isotropic", "real augmentation", "measured covariance"), ("dsl", "dhm"), eq11.PARTS)
         )
-    ]
-    assert "DHM  B0 ← B2" in assert_readable(eq11.term_sizes(pd.DataFrame(rows)))
+    ]  # fmt: skip
+    fig = eq11.term_sizes(pd.DataFrame(rows))
+    assert "DHM  B0 ← B2" in assert_readable(fig)
+    assert [ax.get_title() for ax in fig.axes] == ["real augmentation", "isotropic noise, finite size"]
+    first = fig.axes[1].containers[1]  # the gradient part under isotropic noise, after its error bars
+    assert [bar.get_width() for bar in first] == pytest.approx([1e-4, 4e-4])  # means over seeds at the whole size
+
+
+def test_a_figure_is_shown_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list = []
+    monkeypatch.setenv("DHM_FIGURES", str(tmp_path))
+    monkeypatch.setattr(style, "display", shown.append)
+    fig, _ = style.figure()
+    style.show(fig, "one")
+    assert shown == [fig]
+    assert (tmp_path / "one.png").stat().st_size > 0
 
 
 def test_cosines() -> None:

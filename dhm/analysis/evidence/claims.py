@@ -20,12 +20,11 @@ from functools import cache
 
 from dhm import paths
 from dhm.analysis.evidence.proofs import PROOFS
-from dhm.analysis.evidence.results import missed, published
+from dhm.analysis.evidence.results import MORE_IS_BETTER, missed, published
 from dhm.analysis.statistics import Samples
 from dhm.errors import InputError
 
 KINDS = ("row", "every", "between", "larger", "number", "same", "measure", *PROOFS)
-MORE_IS_BETTER = ("mAP", "rank1")
 
 
 @dataclass(frozen=True)

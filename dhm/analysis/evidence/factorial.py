@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pandas as pd
 from scipy import stats
@@ -82,12 +82,16 @@ def crossed(
     """
     rows = [(network, without(network)) for network in dict.fromkeys(network for network, _ in source)]
     return [
-        interaction(
-            network, (source[plain, first], source[plain, second]), (source[network, first], source[network, second])
-        )
+        replace(between(source, plain, network, first, second), label=network)
         for network, plain in rows
         if network != plain and {(name, m) for name in (network, plain) for m in (first, second)} <= source.keys()
     ]
+
+
+def between(source: Samples, network: str, other: str, first: str = "baseline", second: str = "dhm") -> Interaction:
+    """How much larger a gain is in the other network's row than in a network's."""
+    without, under = ((source[name, first], source[name, second]) for name in (network, other))
+    return interaction(f"{other} against {network}", without, under)
 
 
 def table(found: Mapping[str, Sequence[Interaction]]) -> pd.DataFrame:

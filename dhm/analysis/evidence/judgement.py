@@ -8,10 +8,10 @@ from functools import cache
 import pandas as pd
 
 from dhm.analysis.evidence import measures, protocol
-from dhm.analysis.evidence.claims import MORE_IS_BETTER, Claim, Finding, compared, networks, printed_errors
+from dhm.analysis.evidence.claims import Claim, Finding, compared, networks, printed_errors
 from dhm.analysis.evidence.factorial import Interaction, interaction
 from dhm.analysis.evidence.proofs import PROOFS
-from dhm.analysis.evidence.results import by_dataset, missed, samples
+from dhm.analysis.evidence.results import MORE_IS_BETTER, by_dataset, missed, samples
 from dhm.analysis.evidence.shelf import Shelf
 from dhm.analysis.evidence.wrong_labels import by_ratio
 from dhm.analysis.statistics import Gain, Sample, Samples, holm, label, tost, verdict, welch, word

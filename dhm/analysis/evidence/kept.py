@@ -16,6 +16,7 @@ import pandas as pd
 
 from dhm.analysis.features import correlation, likeness
 from dhm.analysis.features.gradients import consistency, held_out, sharing
+from dhm.analysis.variants import spoken
 from dhm.branches import MAIN, BranchedNet
 from dhm.config import METHODS
 from dhm.data import Images, load_test
@@ -114,6 +115,27 @@ def kernels(record: RunRecord) -> dict[str, tuple[correlation.Matrix, correlatio
     with np.load(record.folder / "kernels.npz") as arrays:
         layers = dict.fromkeys(name.rpartition("/")[0] for name in arrays)
         return {layer: (arrays[f"{layer}/{MAIN}"], arrays[f"{layer}/B2"]) for layer in layers}
+
+
+def likeness_maps(records: Iterable[RunRecord], reading: str) -> dict[str, dict[str, dict[str, np.ndarray]]]:
+    """Experiment -> layer -> method -> map of the first seed's kept matrices, where DSL and DHM have some."""
+    found: dict[str, dict[str, dict[str, tuple[correlation.Matrix, correlation.Matrix]]]] = {}
+    for record in sorted(records, key=lambda record: (METHODS.index(record.config.method), record.config.seed)):
+        if (record.folder / "kernels.npz").is_file():
+            found.setdefault(record.config.experiment, {}).setdefault(record.config.method, kernels(record))
+    both = {name: pairs for name, pairs in sorted(found.items()) if {"dsl", "dhm"} <= set(pairs)}
+    return {name: likeness.maps(pairs, reading) for name, pairs in both.items()}
+
+
+def ckas(table: pd.DataFrame) -> pd.DataFrame:
+    """CKA of B0's and B2's descriptors by experiment and method: mean, lowest and highest of the runs.
+
+    Args:
+        table: of `likenesses`.
+    """
+    rows = table[table["statistic"] == "CKA"].groupby(["experiment", "method"], sort=False)["observed"]
+    found = rows.agg(["mean", "min", "max", "size"]).rename(columns={"size": "runs"})
+    return found.round(3).rename(index=spoken, level="method")
 
 
 def _gathered(records: Iterable[RunRecord], name: str) -> pd.DataFrame:

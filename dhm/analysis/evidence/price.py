@@ -1,17 +1,18 @@
 """What a training method costs and what it buys."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pandas as pd
 import torch
 
-from dhm.analysis.evidence.results import samples
-from dhm.analysis.statistics import Sample
+from dhm.analysis.evidence.results import gain_table, samples
+from dhm.analysis.statistics import Gain, Sample
 from dhm.analysis.variants import names, spoken
-from dhm.config import Config
+from dhm.config import METHODS, Config
 from dhm.flops import inference_flops, training_flops
-from dhm.records.record import RunRecord, load_runs
+from dhm.records.record import RunRecord
+from dhm.training.estimate import duration
 from dhm.zoo import network_of
 
 COLUMNS = {
@@ -48,15 +49,60 @@ def _cost(config: Config, images: int, image_size: int) -> dict[str, Any]:
     return {"training": training, "parameters": sum(p.numel() for p in net.parameters()), "inference": answer}
 
 
-def prices(records: Sequence[RunRecord]) -> pd.DataFrame:
-    """Finished runs on one data set: what `planned` says of them, and `error`, B0's top-1 error after the last epoch in
-    percent, a `Sample` over seeds."""
+def schedules(configs: Sequence[Config]) -> pd.DataFrame:
+    """How long each variant is trained, and when its learning rate falls."""
+    rows = {
+        spoken(name): {
+            "epochs": config.epochs,
+            "learning rate": f"× {config.gamma:g} at {', '.join(map(str, config.milestones))}",
+        }
+        for config, name in zip(configs, names(configs), strict=True)
+    }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("variant")
+
+
+def prices(runs: pd.DataFrame) -> pd.DataFrame:
+    """Finished runs (`dhm.load_runs`) on one data set: what `planned` says of them, and `error`, B0's top-1 error after
+    the last epoch in percent, a `Sample` over seeds."""
+    records = [RunRecord.read(folder) for folder in runs["folder"]]
     result = records[0].result
     assert result is not None, "the run is not finished"
     table = planned([record.config for record in records], result["data"]["train_images"], result["data"]["image_size"])
-    errors = samples(load_runs(*[record.folder for record in records]))
+    errors = samples(runs)
     table.insert(0, "error", [errors[row] for row in table.index])
     return table
+
+
+def told_apart(gains: Sequence[Gain]) -> pd.DataFrame:
+    """Gains of which the paper prints none: whether their intervals leave out zero."""
+    words = {gain.label: "lower" if gain.low > 0 else "higher" if gain.high < 0 else "not told apart" for gain in gains}
+    return gain_table(gains, words).rename(columns={"verdict": "error of the first named is"})
+
+
+def by_epoch(records: Iterable[RunRecord]) -> dict[str, dict[str, tuple[float, list[list[dict[str, Any]]]]]]:
+    """Experiment -> method -> multiply-adds of an epoch of its training, and the metrics of its runs."""
+    found: dict[str, dict[str, tuple[float, list[list[dict[str, Any]]]]]] = {}
+    for record in sorted(records, key=lambda record: (record.config.experiment, METHODS.index(record.config.method))):
+        if (result := record.result) is not None:
+            config, data = record.config, result["data"]
+            epoch = training_flops(config, data["image_size"]) * data["train_images"]
+            runs = found.setdefault(config.experiment, {}).setdefault(config.method, (float(epoch), []))
+            runs[1].append(record.metrics)
+    return found
+
+
+def spent(records: Iterable[RunRecord]) -> list[str]:
+    """A sentence an experiment: how many finished runs, their time, and on what they ran."""
+    groups: dict[str, list[tuple[float, set[str]]]] = {}
+    for record in records:
+        if (result := record.result) is not None:
+            devices = {f"{entry['device']}, {entry['threads']} thread(s)" for entry in record.environment}
+            groups.setdefault(record.config.experiment, []).append((result["seconds"], devices))
+    return [
+        f"**{name}**: {len(runs)} runs, {duration(sum(seconds for seconds, _ in runs))} in all on "
+        + "; ".join(sorted(set().union(*(devices for _, devices in runs))))
+        for name, runs in sorted(groups.items())
+    ]
 
 
 def shown(table: pd.DataFrame) -> pd.DataFrame:

@@ -100,6 +100,31 @@ def _gain(row: Comparison, runs: pd.DataFrame, metric: str, which: str) -> Gain:
     )
 
 
+def with_runs(judged: Sequence[Judged]) -> list[Judged]:
+    """The rows that have runs on both sides."""
+    return [row for row in judged if row.verdict != "not run"]
+
+
+def gains_by_experiment(judged: Sequence[Judged]) -> dict[str, list[Gain]]:
+    """Gains that have an interval, under their experiment."""
+    found: dict[str, list[Gain]] = {}
+    for row in judged:
+        if math.isfinite(row.gain.low):
+            found.setdefault(row.comparison.experiment, []).append(row.gain)
+    return found
+
+
+def finished(runs: pd.DataFrame) -> dict[str, str]:
+    """Experiments of the protocol that have runs, with the number of runs of each method, in words."""
+    planned = dict.fromkeys(row.experiment for row in comparisons())
+    counts = runs.groupby(["experiment", "method"]).size().to_dict() if len(runs) else {}
+    return {
+        name: ", ".join(f"{counts.get((name, method), 0)} of {SEEDS} {spoken(method)}" for method in METHODS)
+        for name in planned
+        if any(experiment == name for experiment, _ in counts)
+    }
+
+
 def named(judged: Sequence[Judged], experiment: str, network: str) -> list[Judged]:
     """The rows of an experiment with their gains under the labels a network's comparisons have in other tables."""
     return [

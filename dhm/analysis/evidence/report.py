@@ -9,6 +9,7 @@ from dhm.analysis.evidence.claims import Claim, Finding
 from dhm.analysis.evidence.deciding import runs_of
 from dhm.analysis.evidence.proofs import PROOFS
 from dhm.analysis.evidence.results import published
+from dhm.analysis.evidence.shelf import Shelf
 from dhm.analysis.networks import cost
 from dhm.analysis.statistics import COMPARISONS, LEVEL, label, power, seeds_needed
 from dhm.paper.numbers import PAPER_SEEDS
@@ -53,6 +54,26 @@ def summary(findings: Iterable[Finding]) -> pd.DataFrame:
     table.insert(0, "claims", table.sum(axis=1))
     table.loc["all"] = table.sum()
     return table.rename_axis(columns=None)
+
+
+def opening(findings: Sequence[Finding], shelf: Shelf) -> str:
+    """How many claims there are, how many have been looked at, and by how many runs."""
+    left = sum(outcome(finding.verdict) == "not run" for finding in findings)
+    own = sum(len(runs) for runs in shelf.of_the_paper.values())
+    return (
+        f"**{len(findings)} claims, of which {len(findings) - left} have been looked at.** On record: "
+        f"{len(shelf.measured)} runs of the protocol, {own} by the paper's recipe on the paper's data."
+    )
+
+
+def by_place(findings: Sequence[Finding]) -> tuple[list[Finding], dict[str, list[Finding]]]:
+    """The claims of sentences, and those of the rows of Tables 1 to 3 by table."""
+    tables: dict[str, list[Finding]] = {"Table 1": [], "Table 2": [], "Table 3": []}
+    sentences = [finding for finding in findings if finding.claim.place not in tables]
+    for finding in findings:
+        if finding.claim.place in tables:
+            tables[finding.claim.place].append(finding)
+    return sentences, tables
 
 
 def page(findings: Sequence[Finding], pace: float) -> Styler:
@@ -100,6 +121,11 @@ def command(claim: Claim) -> str:
     plain = list(dict.fromkeys(network.partition(" on ")[0] for network in claim.networks))
     chosen = f'-p architectures "{plain}"' if plain and name in ARCHITECTURES else ""
     return " ".join(filter(None, [f"python -m dhm notebook {name} -p preset paper", chosen, ASKED.get(name, "")]))
+
+
+def commands(findings: Iterable[Finding]) -> list[str]:
+    """The commands behind all claims that a training decides, each once."""
+    return list(dict.fromkeys(command(finding.claim) for finding in findings if runs_of(finding.claim)))
 
 
 def powers(table: str = "table1", seeds: int = 5) -> pd.DataFrame:

@@ -5,18 +5,26 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from dhm import paths
 from dhm.analysis.evidence.pairs import Pair, columns
 from dhm.analysis.statistics import COMPARISONS, Gain, Sample, Samples, holm, label, p_word, verdict, welch
 from dhm.analysis.variants import names, spoken
+from dhm.errors import InputError
 from dhm.paper import numbers
-from dhm.records.record import RunRecord, load_runs
-from dhm.zoo import family_of
+from dhm.records.record import RunRecord
+
+MORE_IS_BETTER = ("mAP", "rank1")
+"""Figures that are no errors."""
 
 
 def samples(runs: pd.DataFrame, metric: str = "top1_error", which: str = "last") -> Samples:
     """Errors of finished runs (`dhm.load_runs`) after the "last" or the "best" epoch; those of branch B1's classifier
-    stand under "dhm at B1"."""
+    stand under "dhm at B1".
+
+    Raises:
+        InputError: another epoch.
+    """
+    if which not in ("last", "best"):
+        raise InputError(f"which must be last or best, not {which!r}")
     values: dict[tuple[str, str], list[float]] = {}
     called = names([RunRecord.read(folder).config for folder in runs["folder"]]) if len(runs) else []
     for run, variant in zip(runs.to_dict("records"), called, strict=True):
@@ -34,26 +42,42 @@ def by_dataset(runs: pd.DataFrame) -> pd.DataFrame:
     return runs if runs.empty else runs.assign(network=runs["network"] + " on " + runs["dataset_name"])
 
 
-def published(table: str, metric: str = "top1_error") -> Samples:
-    """A table of the paper in the same form."""
+def published(
+    table: str, metric: str = "top1_error", networks: Sequence[str] = (), methods: Sequence[str] = ()
+) -> Samples:
+    """A table of the paper in the same form, or its rows of some networks and methods."""
     return {
         (number.network, number.method): Sample(number.value, number.std if number.std else math.nan, number.n)
         for number in numbers.table(table)
         if number.metric == metric
+        and number.network in (networks or (number.network,))
+        and number.method in (methods or (number.method,))
     }
 
 
-def committed(family: str) -> dict[str, pd.DataFrame]:
-    """The full runs in data/records that trained a family's networks to classify, by a title that names experiment and
-    data set."""
-    runs = load_runs(paths.records_dir())
-    if "last/B0/top1_error" not in runs:
-        return {}
-    runs = runs[runs["last/B0/top1_error"].notna() & runs["arch"].map(lambda arch: family_of(arch) == family)]
-    return {
-        f"full runs, {experiment}, {rows['dataset_name'].iloc[0]}": rows
-        for experiment, rows in runs.groupby("experiment")
+def printed_everywhere(network: str, method: str, tables: Sequence[str], metric: str = "top1_error") -> pd.DataFrame:
+    """Every place that prints an error of a network under a method, with the number."""
+    places = {
+        number.source: number.value
+        for table in tables
+        for number in numbers.table(table)
+        if (number.network, number.method, number.metric) == (network, method, metric)
     }
+    return pd.DataFrame({"error (%)": places}).rename_axis("place")
+
+
+def mimicking_by_epoch(records: Sequence[RunRecord]) -> pd.DataFrame:
+    """Which side branches took part in the mimicking of each epoch, of the runs that draw them (appendix D)."""
+    drawn = {
+        (record.config.mimic_probability, record.config.seed): [
+            " ".join(line["mimicking"]) or "none" for line in record.metrics
+        ]
+        for record in records
+        if record.config.mimic_probability < 1
+    }
+    table = pd.DataFrame.from_dict(drawn, orient="index")
+    table.index = pd.MultiIndex.from_tuples(drawn, names=["probability", "seed"])
+    return table.rename(columns=lambda epoch: f"epoch {epoch}")
 
 
 def overview(sources: Mapping[str, str | pd.DataFrame], variants: Sequence[str], which: str = "last") -> pd.DataFrame:
@@ -133,6 +157,12 @@ def gains(source: Samples, comparisons: Sequence[tuple[str, str]] = COMPARISONS)
             if (network, first) in source and (network, second) in source
         ]
     )
+
+
+def extent(found: Sequence[Gain]) -> str:
+    """Gains of one comparison in several networks, in words: from the least to the largest, and how many stand."""
+    gains, sure = [gain.value for gain in found], sum(gain.low > 0 for gain in found)
+    return f"{min(gains):.2f} to {max(gains):.2f} points; beyond chance in **{sure} of {len(found)}** networks"
 
 
 def gain_table(

@@ -41,10 +41,18 @@ class Shelf:
     others: Sequence[str]
     broken: Sequence[str]
 
+    def unclaimed(self) -> list[str]:
+        """A line for each experiment whose runs speak of no claim, and the sentences on broken records."""
+        groups: dict[str, list[str]] = {}
+        for name in self.others:
+            groups.setdefault(name.partition("/")[0], []).append(name.partition("/")[2])
+        lines = [f"{experiment}: {len(names)} runs, e.g. {names[0]}" for experiment, names in groups.items()]
+        return lines + [f"! {sentence}" for sentence in self.broken] or ["none"]
+
 
 def gather(folders: Iterable[str | Path]) -> Shelf:
     """Read and sort every record below the folders; what cannot be read is named and passed over."""
-    asked = {table: asked_for(table, "paper") | asked_for(table, "released") for table in TABLES}
+    asked = {table: asked_for(recipe, "paper") | asked_for(recipe, "released") for table, recipe in TABLES.items()}
     planned, committed = {row.experiment for row in protocol.comparisons()}, paths.records_dir().resolve()
     papers: dict[str, dict[tuple[str, int], RunRecord]] = {table: {} for table in TABLES}
     measured: list[RunRecord] = []
@@ -79,7 +87,7 @@ def gather(folders: Iterable[str | Path]) -> Shelf:
 
 def _one_recipe(table: str, found: Mapping[tuple[str, int], RunRecord]) -> list[Path]:
     """Folders of a table's runs: of a network that has any by the paper's recipe these alone, else the released's."""
-    by_the_text = asked_for(table, "paper")
+    by_the_text = asked_for(TABLES[table], "paper")
     settled = {record.config.network for (training, _), record in found.items() if training in by_the_text}
     return [
         record.folder
@@ -89,9 +97,9 @@ def _one_recipe(table: str, found: Mapping[tuple[str, int], RunRecord]) -> list[
 
 
 @cache
-def asked_for(table: str, preset: str) -> frozenset[str]:
+def asked_for(recipe: Callable[..., list[Config]], preset: str) -> frozenset[str]:
     """Identities of a table's runs by the recipe of "paper" or of "released", the released program's."""
-    return frozenset(identity(config) for config in TABLES[table](preset))
+    return frozenset(identity(config) for config in recipe(preset))
 
 
 def identity(config: Config) -> str:

@@ -1,15 +1,15 @@
 """Runs on corrupt labels (appendix E): one row a ratio, kept runs beside fresh ones, curves over seeds."""
 
-from collections.abc import Iterable
-from pathlib import Path
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
-from dhm import paths
+from dhm.analysis.statistics import Samples
 from dhm.analysis.variants import names
 from dhm.config import METHODS, Config
-from dhm.records.record import RunRecord, load_runs
+from dhm.records.record import RunRecord
 
 Curves = dict[str, dict[str, list[list[dict[str, Any]]]]]
 """Panel -> variant -> metrics of its runs, one list an epoch each."""
@@ -35,18 +35,13 @@ def by_ratio(runs: pd.DataFrame) -> pd.DataFrame:
     return runs.assign(network=[network_at(*row) for row in zip(*columns, strict=True)])
 
 
-def kept(folder: str | Path | None = None) -> dict[str, pd.DataFrame]:
-    """Finished full runs with corrupt labels, and with clean ones where nothing else differs; by data set.
-
-    Args:
-        folder: where to look; by default the committed records.
-    """
-    runs = load_runs(folder or paths.records_dir())
+def by_dataset(runs: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Full runs with corrupt labels, and with clean ones where nothing else differs, under each data set."""
     if runs.empty:
         return {}
     clean = [_with_clean_labels(RunRecord.read(place).config) for place in runs["folder"]]
     asked = {training for training, ratio in zip(clean, runs["label_noise"], strict=True) if ratio}
-    rows = by_ratio(runs[[training in asked for training in clean]])
+    rows = runs[[training in asked for training in clean]]
     return {f"full runs, {name}": group for name, group in rows.groupby("dataset_name")}
 
 
@@ -69,13 +64,21 @@ def shares(records: Iterable[RunRecord]) -> pd.DataFrame:
     return table.pivot(index="redrawn", columns="seed", values="changed")
 
 
-def curves(title: str, records: Iterable[RunRecord]) -> Curves:
-    """Metrics of the runs with corrupt labels, a panel a network and ratio."""
-    corrupt = [record for record in records if record.config.label_noise]
-    corrupt.sort(key=lambda record: METHODS.index(record.config.method))
+def curves(sources: Mapping[str, pd.DataFrame]) -> Curves:
+    """Metrics of the runs with corrupt labels, a panel a title of theirs, network and ratio."""
     panels: Curves = {}
-    for record, name in zip(corrupt, names([record.config for record in corrupt]), strict=True):
-        config = record.config
-        panel = f"{title}\n{network_at(config.network, config.label_noise, config.label_noise_excludes_truth)}"
-        panels.setdefault(panel, {}).setdefault(name, []).append(record.metrics)
-    return dict(sorted(panels.items()))
+    for title, runs in sources.items():
+        records = [RunRecord.read(folder) for folder in runs["folder"]]
+        corrupt = [record for record in records if record.config.label_noise]
+        corrupt.sort(key=lambda record: (record.config.label_noise, METHODS.index(record.config.method)))
+        for record, name in zip(corrupt, names([record.config for record in corrupt]), strict=True):
+            config = record.config
+            panel = f"{title}\n{network_at(config.network, config.label_noise, config.label_noise_excludes_truth)}"
+            panels.setdefault(panel, {}).setdefault(name, []).append(record.metrics)
+    return panels
+
+
+def falls(errors: Samples, networks: Sequence[str]) -> list[float]:
+    """Points that the baseline's error rises by from each of the networks' rows to the next."""
+    means = [errors[network, "baseline"].mean for network in networks]
+    return [after - before for before, after in itertools.pairwise(means)]

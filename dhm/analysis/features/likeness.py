@@ -14,6 +14,7 @@ from dhm.analysis.features.correlation import (
     debiased_cka,
     descriptors,
     matching_null,
+    paired_layers,
     permutation_null,
     root_mean_square,
 )
@@ -21,6 +22,7 @@ from dhm.analysis.statistics import LEVEL, Sample
 from dhm.analysis.variants import spoken
 from dhm.branches import BranchedNet
 from dhm.config import METHODS
+from dhm.errors import InputError
 
 STATISTICS = {
     "between filters": ("root mean square", root_mean_square),
@@ -59,6 +61,48 @@ def table(pairs: Mapping[str, tuple[Matrix, Matrix]], permutations: int, rng: np
     return pd.DataFrame(rows)
 
 
+def of_networks(nets: Mapping[tuple[str, int], BranchedNet], layers: Sequence[str], permutations: int) -> pd.DataFrame:
+    """`table` of several networks, with the columns method and seed.
+
+    Args:
+        nets: (method, seed) -> network.
+    """
+    rng = np.random.default_rng(0)
+    pairs = {key: paired_layers(net) for key, net in nets.items()}
+    return pd.concat(
+        [
+            table({layer: found[layer] for layer in layers}, permutations, rng).assign(method=method, seed=seed)
+            for (method, seed), found in pairs.items()
+        ],
+        ignore_index=True,
+    )
+
+
+def maps(
+    pairs: Mapping[str, Mapping[str, tuple[Matrix, Matrix]]], reading: str, layers: Sequence[str] = ()
+) -> dict[str, dict[str, np.ndarray]]:
+    """Layer -> method -> map of one reading.
+
+    Args:
+        pairs: method -> layer -> the two branches' matrices, as of `correlation.paired_layers`.
+        layers: which, by default all.
+    """
+    chosen = layers or list(next(iter(pairs.values())))
+    return {layer: {method: READINGS[reading](*found[layer]) for method, found in pairs.items()} for layer in chosen}
+
+
+def choose(layers: Sequence[str], net: BranchedNet) -> list[str]:
+    """The layers named, or some spread over the network where none is.
+
+    Raises:
+        InputError: a layer that B0 and B2 do not both have.
+    """
+    available = list(paired_layers(net))
+    if not set(layers) <= set(available):
+        raise InputError(f"layers must be among {', '.join(available)}, not {list(layers)}")
+    return list(layers) or spread(available)
+
+
 def spread(layers: Sequence[str], most: int = 4) -> list[str]:
     """Up to `most` of the layers, spread evenly, the first and the last among them."""
     return [layers[i] for i in sorted({round(x) for x in np.linspace(0, len(layers) - 1, most)})]
@@ -68,6 +112,29 @@ def cka(net: BranchedNet, images: torch.Tensor, first: str = "B0", second: str =
     """Debiased linear CKA of two classifiers' descriptors of the same images (N, C, H, W)."""
     features = descriptors(net, images)
     return debiased_cka(features[first], features[second])
+
+
+def ckas(nets: Mapping[tuple[str, int], BranchedNet], images: torch.Tensor) -> pd.DataFrame:
+    """`cka` of several networks by (method, seed), a row a seed, a column a method."""
+    values = pd.Series({(seed, method): cka(net, images) for (method, seed), net in nets.items()})
+    return values.unstack(sort=False).rename_axis(index="seed")
+
+
+def cka_sentence(table: pd.DataFrame, first: str = "dsl", second: str = "dhm") -> tuple[str, str]:
+    """The change of CKA from one method to another over seeds with its 95 % interval, and what follows from it.
+
+    Args:
+        table: of `ckas`.
+    """
+    gap = table[second] - table[first]
+    low, high = Sample.of(list(gap)).interval()
+    told = (
+        f"**CKA.** {table[first].mean():.3f} under {spoken(first)}, {table[second].mean():.3f} under {spoken(second)} "
+        f"(95 % interval of the difference over {len(gap)} seeds: {low:+.3f} to {high:+.3f})"
+    )
+    if low > 0:
+        return told, f"the features are more alike under {spoken(second)}, as the paper says"
+    return told, f"the features are less alike under {spoken(second)}" if high < 0 else "the sign is open"
 
 
 def over_seeds(table: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:

@@ -2,7 +2,7 @@
 
 import csv
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,8 +13,9 @@ from torch import nn
 from dhm import paths
 from dhm.branches import MAIN, BranchedNet, answering
 from dhm.errors import InputError
-from dhm.flops import blank
+from dhm.flops import blank, flops, inference_flops
 from dhm.models import StagedNet
+from dhm.zoo import MODELS, create_model
 
 SHORTCUTS = ("shortcut", "downsample")
 
@@ -76,7 +77,7 @@ class Departure:
     printed: str
 
 
-def departures(name: str, net: BranchedNet, image_size: int) -> list[Departure]:
+def departures(name: str, net: BranchedNet, image_size: int | tuple[int, int]) -> list[Departure]:
     """Cells of Tables 6-9 in which a network differs from print; an empty list where it is the printed one.
 
     Raises:
@@ -91,6 +92,64 @@ def departures(name: str, net: BranchedNet, image_size: int) -> list[Departure]:
         cells = {"layer": ours.layer, "output_size": ours.output_size, **{h: ours.cells.get(h, "") for h in net.heads}}
         found += [Departure(name, ours.layer, c, cell, theirs[c]) for c, cell in cells.items() if cell != theirs[c]]
     return found
+
+
+IMAGES: Mapping[str, tuple[int | tuple[int, int], int]] = {
+    "imagenet_resnet": (224, 1000),
+    "mobilenet": ((256, 128), 751),
+}
+"""Image size and classes of the paper's experiments by family; CIFAR-100's for the others."""
+COMPARED = ("Table 6", "Table 7", "Table 8", "Table 9")
+"""Tables of which `paper/architectures.csv` holds the cells."""
+
+
+def paper_networks() -> list[str]:
+    """Names of the networks that the paper prints."""
+    return [name for name, entry in MODELS.items() if entry.source.startswith("Table")]
+
+
+def build(names: Iterable[str]) -> dict[str, tuple[BranchedNet, int | tuple[int, int]]]:
+    """Networks for the classes and image sizes of the paper's experiments, with shapes but no weights, so that the
+    largest takes no memory: name -> (network, image size)."""
+    used = {name: IMAGES.get(MODELS[name].family, (32, 100)) for name in dict.fromkeys(names)}
+    with torch.device("meta"):
+        return {name: (create_model(name, num_classes=classes), size) for name, (size, classes) in used.items()}
+
+
+def compare(names: Iterable[str]) -> tuple[int, pd.DataFrame]:
+    """How many of the networks stand in Tables 6 to 9, and their `departures` from print."""
+    printed = [name for name in names if MODELS[name].source in COMPARED]
+    rows = [vars(each) for name, (net, size) in build(printed).items() for each in departures(name, net, size)]
+    return len(printed), pd.DataFrame(rows, columns=list(Departure.__annotations__))
+
+
+def costs(names: Iterable[str]) -> pd.DataFrame:
+    """What branches cost, a row a network: parameters by owner (M), multiply-adds of one image (G), what each branch
+    adds to B0's (%), training as a multiple of the plain network, and inference in eval mode beside it."""
+    rows = {}
+    for name, (net, size) in build(names).items():
+        work = flops(net, size)
+        owned = {owner: sum(p.numel() for p in group) / 1e6 for owner, group in net.parameter_groups().items()}
+        rows[name] = {
+            "parameters of B0 (M)": owned[MAIN], "of B1 (M)": owned["B1"], "of B2 (M)": owned["B2"],
+            "multiply-adds of B0 (G)": work[MAIN] / 1e9,
+            "B1 adds (%)": 100 * work["B1"] / work[MAIN], "B2 adds (%)": 100 * work["B2"] / work[MAIN],
+            "training, times the plain network": sum(work.values()) / work[MAIN],
+            "inference (G)": inference_flops(net, size) / 1e9, "plain network (G)": work[MAIN] / 1e9,
+        }  # fmt: skip
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def cost_sentence(table: pd.DataFrame) -> str:
+    """What `costs` come to at inference and in training."""
+    same = int((table["inference (G)"] == table["plain network (G)"]).sum())
+    factors = table["training, times the plain network"]
+    return (
+        f"**Inference costs exactly what the plain network costs** in {same} of {len(table)} networks. Training does "
+        f"not come free: a step of DSL or DHM takes **{factors.min():.1f} to {factors.max():.1f} times** the "
+        "arithmetic of the baseline's. Where the paper compares methods at equal epochs, the baseline has had that "
+        "much less computation."
+    )
 
 
 def describe(part: nn.Module) -> str:

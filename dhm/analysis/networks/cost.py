@@ -9,10 +9,40 @@ from dhm.analysis.variants import names, spoken
 from dhm.config import Config
 from dhm.data.reid import DATASETS, PUBLISHED
 from dhm.flops import training_flops
+from dhm.paper.presets import settings
+from dhm.training.estimate import estimate
 
 TRAINING_IMAGES = {
     "cifar100": 50_000, "imagenet": 1_281_167, **{name: there.images["train"] for name, there in PUBLISHED.items()}
 }  # fmt: skip
+
+SMALLER = {"quick": {"batch_size": 16}, "smoke": {"batch_size": 4, "image_size": 64}}
+"""What is measured of networks for large images where a page has to be quick."""
+
+
+def measure(
+    arch: str, preset: str, accelerator: str = "auto", *, dataset: str = "", precision: str = Config.precision
+) -> tuple[str, float]:
+    """A few training steps of one of the paper's networks under DHM, on embedded images of the paper's size.
+
+    Args:
+        arch: e.g. "resnet32", whose step stands for all on CIFAR-100.
+        preset: of the page; with "quick" and "smoke" batches of large images are smaller than the recipe's.
+        dataset: of re-identification, where its recipe is meant.
+
+    Returns:
+        What was measured, in words, and the pace, see `pace`.
+    """
+    recipe = Config.from_dict({**settings("paper", arch, "dhm", dataset), "method": "dhm", "precision": precision})
+    images = "pedestrians" if recipe.dataset_name in DATASETS else "fashion-mnist-mini"
+    small = SMALLER.get(preset, {}) if (recipe.image_size or 32) > 32 else {}
+    standing = {"dataset": images, "image_size": recipe.image_size or 32, "weights": "", "frozen_epochs": 0}
+    measured = recipe.replace(**{**standing, **small})
+    step = estimate(measured, steps=2 if preset == "smoke" else 5, accelerator=accelerator).step
+    size = _size(measured)
+    pixels = f"{size}x{size}" if isinstance(size, int) else f"{size[0]}x{size[1]}"
+    told = f"{arch} under DHM: {1000 * step:.0f} ms a step of {measured.batch_size} images of {pixels} pixels"
+    return told, pace(measured, step)
 
 
 def pace(measured: Config, step: float) -> float:
@@ -36,14 +66,17 @@ def hours(config: Config, pace: float) -> float:
 
 
 def table(configs: Sequence[Config], pace: float) -> pd.DataFrame:
-    """`hours` of one run, a row a network, a column a method or other variant, and of all `configs`, seeds included."""
+    """`hours` of one run, a row a network (on each data set, if there are several), a column a method or other variant,
+    and of all `configs`, seeds included."""
     single: dict[tuple[str, str], float] = {}
     total: dict[str, float] = {}
+    several = len({config.dataset for config in configs}) > 1
     for config, name in zip(configs, names(configs), strict=True):
-        key = (config.network, spoken(name))
+        row = f"{config.network} on {config.dataset}" if several else config.network
+        key = (row, spoken(name))
         if key not in single:
             single[key] = hours(config, pace)
-        total[config.network] = total.get(config.network, 0.0) + single[key]
+        total[row] = total.get(row, 0.0) + single[key]
     table = pd.Series(single).unstack(sort=False)
     table["all seeds and methods"] = pd.Series(total)
     return table.map(_shown)

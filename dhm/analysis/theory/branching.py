@@ -1,13 +1,14 @@
 """Eq. 11 on trained networks: its terms where two classifiers part, under the noise of the real augmentation."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 
 import pandas as pd
 import torch
 
-from dhm.analysis.theory.eq11 import TERMS, Head, expand_value, split
-from dhm.analysis.theory.perturbation import Isotropic, Measured, Perturbation, monte_carlo
+from dhm.analysis.theory.eq11 import TERMS, Head, expand_value, mimicking, slope, split
+from dhm.analysis.theory.perturbation import Integrand, Isotropic, Measured, Perturbation, monte_carlo
+from dhm.analysis.variants import spoken
 from dhm.branches import IMAGE, MAIN, BranchedNet
 from dhm.data.images import Images, crop_and_flip
 from dhm.errors import InputError
@@ -109,3 +110,77 @@ def measure(
             parts, _ = monte_carlo(lambda xi: split(phi1, phi2, h, xi), perturbation, len(h), scale * sigma, pairs, rng)
             note(noise, "finite", scale, parts)
     return pd.DataFrame(rows)
+
+
+def measure_pairs(
+    nets: Mapping[tuple[str, int], BranchedNet], images: Images, *, pairs: int, probes: int, copies: int = 24,
+    scales: Sequence[float] = (1.0, 0.25),
+) -> pd.DataFrame:  # fmt: skip
+    """`measure` of several networks, B0 learning from B2 and B2 from B0, with the columns method, seed and pair.
+
+    Args:
+        nets: (method, seed) -> network.
+    """
+    return pd.concat(
+        [
+            measure(net, student, teacher, images, copies=copies, scales=scales, pairs=pairs, probes=probes)
+            .assign(method=method, seed=seed, pair=f"{student} ← {teacher}")
+            for (method, seed), net in nets.items()
+            for student, teacher in ((MAIN, "B2"), ("B2", MAIN))
+        ],
+        ignore_index=True,
+    )  # fmt: skip
+
+
+def parts(measured: pd.DataFrame) -> pd.DataFrame:
+    """The parts of `measure_pairs` at the augmentation's own size side by side, means over seeds."""
+    rows = measured[measured["scale"] == 1].groupby(["noise", "how", "method", "pair", "part"], sort=False)["relative"]
+    return rows.mean().unstack().round(3).rename(index=spoken, level="method")
+
+
+def curvatures(measured: pd.DataFrame, pair: str = "B0 ← B2") -> pd.DataFrame:
+    """The parts of a pair under noise of the measured covariance, over the size of the noise squared: on a smooth head
+    the same at every size and in both ways. Means over seeds."""
+    rows = measured[(measured["noise"] == "measured covariance") & (measured["pair"] == pair)]
+    rows = rows.assign(unit=rows["relative"] / rows["scale"] ** 2)
+    table = rows.pivot_table(index=["method", "part"], columns=["how", "scale"], values="unit", sort=False)
+    return table.round(3).rename(index=spoken, level="method")
+
+
+def residuals(
+    nets: Mapping[str, BranchedNet], images: Images, sizes: Sequence[float], *, copies: int = 24, pairs: int = 64
+) -> tuple[dict[str, dict[str, tuple[list[float], float]]], dict[str, list[float]]]:
+    """Both expansions of B0 learning from B2 against the expectation, by sampling, over the size of the noise.
+
+    Args:
+        nets: title -> network.
+        sizes: of noise with the augmentation's covariance, 1 being its own.
+
+    Returns:
+        title -> "printed" and "full" -> (distance from the expectation at every size, fitted slope), and title ->
+        standard error of the expectation at every size.
+    """
+    found, errors = {}, {}
+    for title, net in nets.items():
+        root, student, teacher = heads_after(net, MAIN, "B2")
+        samples = augmented_representations(net, root, images, copies, generator(0))
+        h, noise = samples.mean(dim=0), Measured.of(samples)
+        expansion = expand_value(student, teacher, h, noise.directions(0, generator(0)))
+
+        term = _summed(student, teacher, h)
+        drawn = [monte_carlo(term, noise, len(h), size, pairs, generator(1)) for size in sizes]
+        expanded = {"printed": expansion.printed, "full": expansion.full}
+        missed = {
+            kind: [
+                float((mean - expand(size).sum(dim=-1)).norm()) for size, (mean, _) in zip(sizes, drawn, strict=True)
+            ]
+            for kind, expand in expanded.items()
+        }
+        found[title] = {kind: (values, slope(sizes, values)) for kind, values in missed.items()}
+        errors[title] = [float(error.norm()) for _, error in drawn]
+    return found, errors
+
+
+def _summed(student: Head, teacher: Head, h: torch.Tensor) -> Integrand:
+    """The mimicking term at perturbations of the points h, summed over classes."""
+    return lambda xi: mimicking(student, teacher, h, xi).sum(dim=-1)

@@ -16,15 +16,20 @@ MOST = 0.75
 """Share of all cases in which one expansion must be the closer one to be called better."""
 
 
-def mathematics(slopes: Mapping[tuple[str, str], float]) -> str:
+Residuals = Mapping[str, Mapping[str, tuple[Sequence[float], float]]]
+"""Title -> a kind of `ORDERS` -> residuals over sigma, and the slope fitted to them."""
+
+
+def mathematics(smooth: Residuals) -> str:
     """Whether both expansions keep the orders expected of them on smooth heads.
 
     Args:
-        slopes: (a name of `smooth.QUANTITIES`, a kind of `ORDERS`) -> the slope fitted to its residuals.
+        smooth: of `smooth.residuals`.
     """
-    kept = all(abs(slope - ORDERS[kind][0]) <= ORDERS[kind][1] for (_, kind), slope in slopes.items())
+    slopes = {kind: {name: found[kind][1] for name, found in smooth.items()} for kind in ORDERS}
+    kept = all(abs(slope - order) <= off for kind, (order, off) in ORDERS.items() for slope in slopes[kind].values())
     told = (
-        f"the {kind} one by " + ", ".join(f"σ^{slope:.2f} ({name})" for (name, k), slope in slopes.items() if k == kind)
+        f"the {kind} one by " + ", ".join(f"σ^{slope:.2f} ({name})" for name, slope in slopes[kind].items())
         for kind in ORDERS
     )
     return (
@@ -76,16 +81,16 @@ def kinks(measured: pd.DataFrame) -> str:
     )
 
 
-def closer(missed: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
+def closer(trained: Residuals) -> str:
     """Which expansion comes closer to the expectation on trained heads.
 
     Args:
-        missed: head -> "printed" and "full" -> residuals, one a size of the noise.
+        trained: of `branching.residuals`.
     """
     cases = [
         full < printed
-        for found in missed.values()
-        for printed, full in zip(found["printed"], found["full"], strict=True)
+        for found in trained.values()
+        for printed, full in zip(found["printed"][0], found["full"][0], strict=True)
     ]
     share = sum(cases) / len(cases)
     return (

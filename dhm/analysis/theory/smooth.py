@@ -2,11 +2,12 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
 from dhm.analysis.theory import eq11
-from dhm.analysis.theory.perturbation import Isotropic, quadrature
+from dhm.analysis.theory.perturbation import Isotropic, monte_carlo, quadrature
 from dhm.errors import InputError
 from dhm.randomness import generator
 
@@ -75,6 +76,27 @@ def course(quantity: str, student: int, teacher: int, sigmas: Sequence[float], p
     heads, h = (smooth_head(student), smooth_head(teacher)), _plane(points)
     truth = torch.stack([quadrature(lambda xi: exact(*heads, h, xi), 2, sigma) for sigma in sigmas])
     return Course(tuple(sigmas), truth, expand(*heads, h, AXES))
+
+
+def residuals(student: int, teacher: int, sigmas: Sequence[float]) -> dict[str, dict[str, tuple[list[float], float]]]:
+    """Quantity -> kind of expansion -> its distance from the truth at every sigma, and the slope fitted to it."""
+    courses = {quantity: course(quantity, student, teacher, sigmas) for quantity in QUANTITIES}
+    return {
+        quantity: {kind: (found.missed(kind), eq11.slope(sigmas, found.missed(kind))) for kind in KINDS}
+        for quantity, found in courses.items()
+    }
+
+
+def sampling_errors(student: int, teacher: int, sigma: float, pairs: int, points: int = 3) -> torch.Tensor:
+    """How far sampling lies from quadrature in its own standard errors, (N, K): about standard normal if it is right.
+
+    Args:
+        pairs: antithetic pairs, see `monte_carlo`.
+    """
+    heads, h = (smooth_head(student), smooth_head(teacher)), _plane(points)
+    value = partial(eq11.mimicking, *heads, h)
+    sampled, error = monte_carlo(value, Isotropic((2,)), points, sigma, pairs, generator(3))
+    return (sampled - quadrature(value, 2, sigma)) / error
 
 
 def where_they_agree(student: int, teacher: int, sigmas: Sequence[float], points: int = 3) -> tuple[list[float], float]:

@@ -202,9 +202,9 @@ def test_arithmetic_seed_and_place_of_the_data_leave_a_run_the_papers(tmp_path: 
         config.replace(seed=7),
         config.replace(dataset="/data/imagenet"),
     ):
-        assert shelf.identity(other) in shelf.asked_for("table2", "paper")
+        assert shelf.identity(other) in shelf.asked_for(recipes.table2, "paper")
     for other in (config.replace(epochs=89), config.replace(dataset="imagenette"), config.replace(lr=0.2)):
-        assert shelf.identity(other) not in shelf.asked_for("table2", "paper")
+        assert shelf.identity(other) not in shelf.asked_for(recipes.table2, "paper")
 
 
 def test_foreign_old_and_broken_records_are_named_and_passed_over(tmp_path: Path) -> None:
@@ -298,6 +298,26 @@ def test_powers_of_table_1() -> None:
     edge = stats.t.ppf(1 - 0.05 / 21 / 2, 8)
     chance = stats.nct.sf(edge, 8, shift) + stats.nct.cdf(-edge, 8, shift)
     assert table.loc["wrn16_8: DSL over baseline", "chance that 5 seeds show it"] == f"{chance:.0%}"
+
+
+def test_commands_and_places(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A command for every claim that a training decides, none twice; rows of Tables 1 to 3 apart, each claim once."""
+    monkeypatch.setattr(cost, "hours", lambda run, pace: 1.0)  # counting the largest networks takes minutes
+    findings = [claims.Finding(claim, "", "") for claim in CLAIMS]
+    commands = report.commands(findings)
+    assert len(set(commands)) == len(commands)
+    wanted = {report.command(claim) for claim in CLAIMS if report.price(claim, 1e-9) not in ("–", "seconds")}
+    assert set(commands) == wanted
+    sentences, tables = report.by_place(findings)
+    assert list(tables) == ["Table 1", "Table 2", "Table 3"]
+    assert sum(map(len, tables.values())) + len(sentences) == len(CLAIMS)
+    assert {finding.claim.place for finding in tables["Table 2"]} == {"Table 2"}
+
+
+def test_records_that_speak_of_no_claim_are_grouped() -> None:
+    found = shelf.Shelf({}, dhm.load_runs(paths.root() / "tests"), [], ["own/a", "x/b", "own/c"], ["broken: y"])
+    assert found.unclaimed() == ["own: 2 runs, e.g. a", "x: 1 runs, e.g. b", "! broken: y"]
+    assert NOTHING.unclaimed() == ["none"]
 
 
 def test_page_colours_verdicts() -> None:

@@ -16,8 +16,8 @@ from scipy import stats
 import dhm
 from dhm import __main__ as cli
 from dhm import paths
-from dhm.analysis.evidence import kept, protocol, results
-from dhm.analysis.features import correlation
+from dhm.analysis.evidence import kept, protocol
+from dhm.analysis.features import agreement, correlation
 from dhm.analysis.features.gradients import consistency, held_out
 from dhm.analysis.variants import spoken
 from dhm.data import load_test
@@ -73,18 +73,42 @@ def test_every_seed_is_shown(tmp_path: Path) -> None:
     assert set(table["last epoch", "baseline"]) == {"–"}
 
 
-def test_committed_runs_of_a_family(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By experiment and data set; other families, and runs that search instead of classify, stay out."""
-    monkeypatch.setattr(paths, "records_dir", lambda: tmp_path)
-    assert results.committed("cifar_resnet") == {}
-    write_run(tmp_path, small_config(experiment="one", dataset="/elsewhere/fashion-mnist-mini"), 20.0)
-    write_run(tmp_path, small_config(experiment="one", arch="wrn", options={"depth": 10}), 21.0)
-    search = write_run(tmp_path, small_config(experiment="two"), 0.0)
-    place = {"epoch": 0, "heads": {"B0": {"mAP": 50.0, "rank1": 60.0}}}
-    (search / "result.json").write_text(json.dumps({"last": place, "best": place, "seconds": 1.0}))
-    found = results.committed("cifar_resnet")
-    assert list(found) == ["full runs, one, fashion-mnist-mini"]
-    assert found["full runs, one, fashion-mnist-mini"]["last/B0/top1_error"].tolist() == [20.0]
+def test_what_has_runs(tmp_path: Path) -> None:
+    """Counts by method in words, rows with runs on both sides, and gains that have an interval."""
+    runs = made_up(tmp_path, {"baseline": [66.1, 66.9, 66.4], "dhm": [62.0, 62.5], "dsl": [66.0]})
+    assert protocol.finished(runs) == {"c1-corrupt-labels": "3 of 5 baseline, 1 of 5 DSL, 2 of 5 DHM"}
+    judged = protocol.judge(runs)
+    assert len(protocol.with_runs(judged)) == 3
+    gains = protocol.gains_by_experiment(judged)
+    assert [gain.label for gain in gains.pop("c1-corrupt-labels")] == ["c1-corrupt-labels: DHM over baseline"]
+    assert not gains
+    assert protocol.finished(pd.DataFrame()) == {}
+    with pytest.raises(dhm.InputError, match="which must be last or best, not 'first'"):
+        protocol.judge(runs, which="first")
+
+
+def test_kept_tables_over_runs(tmp_path: Path) -> None:
+    """Means over seeds and runs by hand, of two experiments whose records hold a single cosine or map each."""
+    matrices = RNG.normal(size=(2, 3, 3))
+    for seed, (cosine, cka) in enumerate([(0.2, 0.5), (0.6, 0.7)]):
+        for method in ("dsl", "dhm"):
+            folder = write_run(tmp_path, small_config(experiment="x", method=method, seed=seed), 20.0)
+            shift = 0.1 * (method == "dhm")
+            row = {"stage": 1, "first": "B0", "second": "B1", "cosine": cosine + shift, "loss": "cross-entropy"}
+            pd.DataFrame([row, {**row, "loss": "full", "cosine": -9}]).to_csv(folder / "gradients.csv", index=False)
+            alike = {"layer": "descriptor", "statistic": "CKA", "observed": cka + shift}
+            pd.DataFrame([alike, {**alike, "statistic": "other"}]).to_csv(folder / "likeness.csv", index=False)
+            np.savez(folder / "kernels.npz", **{f"conv/{head}": matrices[seed] for head in ("B0", "B2")})
+    write_run(tmp_path, small_config(experiment="y"), 20.0)
+    records = list(find(tmp_path))
+    gradients = kept.gradients(records)
+    assert agreement.by_place(gradients).loc[("x", 1, "B0", "B1")].to_dict() == {"DSL": 0.4, "DHM": 0.5}
+    assert agreement.by_run(gradients).loc[("x", "DHM")].tolist() == [0.5, 0.3, 0.7, 2]
+    assert kept.ckas(kept.likenesses(records)).loc[("x", "DSL")].tolist() == [0.6, 0.5, 0.7, 2]
+    maps = kept.likeness_maps(records, "entry by entry")
+    assert list(maps) == ["x"]
+    expected = correlation.READINGS["entry by entry"](matrices[0], matrices[0])
+    np.testing.assert_allclose(maps["x"]["conv"]["dsl"], expected)
 
 
 def test_without_records_everything_is_not_run() -> None:

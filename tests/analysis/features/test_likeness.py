@@ -3,9 +3,11 @@
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from scipy import stats
 
-from dhm.analysis.features import likeness
+import dhm
+from dhm.analysis.features import correlation, likeness
 
 NONE = "no correspondence shown"
 STATISTICS = [f"{name}: {what}" for name, (what, _) in likeness.STATISTICS.items()] + [likeness.MATCHING]
@@ -92,3 +94,56 @@ def test_over_seeds() -> None:
     assert (found["p, by seed"] == "0.02 to 0.82").all(axis=None)
     single = likeness.over_seeds(rows[rows["seed"] == 0], ["statistic", "layer"])
     assert (single["p, by seed"] == "0.02").all(axis=None)
+
+
+@pytest.fixture(scope="module")
+def nets() -> dict[tuple[str, int], dhm.BranchedNet]:
+    """Untrained networks of two methods and seeds."""
+    found = {}
+    for i, key in enumerate([("dsl", 0), ("dhm", 0), ("dsl", 1), ("dhm", 1)]):
+        torch.manual_seed(i)
+        found[key] = dhm.create_model("cifar_resnet", 5, depth=8).eval()
+    return found
+
+
+def test_layers_are_chosen_or_refused(nets: dict) -> None:
+    net = nets["dsl", 0]
+    available = list(correlation.paired_layers(net))
+    assert likeness.choose([], net) == likeness.spread(available)
+    assert likeness.choose(available[:1], net) == available[:1]
+    with pytest.raises(dhm.InputError, match=f"layers must be among {', '.join(available)}, not"):
+        likeness.choose([*available, "conv9_9"], net)
+
+
+def test_tables_and_maps_of_several_networks(nets: dict) -> None:
+    """Each network's own: observed statistics do not depend on the draws of the nulls."""
+    layer = likeness.choose([], nets["dsl", 0])[0]
+    table = likeness.of_networks(nets, [layer], 19)
+    for (method, seed), net in nets.items():
+        pairs = {layer: correlation.paired_layers(net)[layer]}
+        alone = likeness.table(pairs, 19, np.random.default_rng(1))
+        mine = table[(table["method"] == method) & (table["seed"] == seed)]
+        assert mine["observed"].tolist() == alone["observed"].tolist()
+    pairs = {method: correlation.paired_layers(nets[method, 0]) for method in ("dsl", "dhm")}
+    maps = likeness.maps(pairs, "between channels", [layer])
+    expected = correlation.READINGS["between channels"](*correlation.paired_layers(nets["dhm", 0])[layer])
+    np.testing.assert_array_equal(maps[layer]["dhm"], expected)
+    assert list(likeness.maps(pairs, "entry by entry")) == list(pairs["dsl"])
+
+
+def test_cka_over_seeds(nets: dict) -> None:
+    images = torch.randn(40, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    table = likeness.ckas(nets, images)
+    assert table.loc[1, "dhm"] == likeness.cka(nets["dhm", 1], images)
+    assert list(table.columns) == ["dsl", "dhm"]
+
+
+@pytest.mark.parametrize(
+    ("gain", "word"), [([0.2, 0.21], "more alike under DHM"), ([-0.2, -0.21], "less alike"), ([0.2, -0.1], "open")]
+)
+def test_what_cka_says(gain: list[float], word: str) -> None:
+    table = pd.DataFrame({"dsl": [0.5, 0.4], "dhm": [0.5 + gain[0], 0.4 + gain[1]]})
+    told, verdict = likeness.cka_sentence(table)
+    mean, half = np.mean(gain), stats.t.ppf(0.975, 1) * stats.sem(gain)
+    assert f"over 2 seeds: {mean - half:+.3f} to {mean + half:+.3f})" in told
+    assert word in verdict

@@ -75,3 +75,44 @@ def test_measuring_leaves_nothing_behind_even_after_an_error() -> None:
     flops.flops(net)
     flops.inference_flops(net)
     assert all(module.training and not module._forward_hooks for module in net.modules())
+
+
+def test_networks_are_built_at_the_papers_sizes() -> None:
+    built = architecture.build(["resnet32", "mobilenet_v1"])
+    assert {name: size for name, (_, size) in built.items()} == {"resnet32": 32, "mobilenet_v1": (256, 128)}
+    assert built["mobilenet_v1"][0].backbone.classifier.out_features == 751
+    assert next(built["resnet32"][0].parameters()).is_meta
+    assert {"resnet32", "densenetbc100_12", "resnet152"} & set(architecture.paper_networks()) == {
+        "resnet32",
+        "resnet152",
+    }
+
+
+def test_departures_of_several_networks_are_those_of_each() -> None:
+    compared, table = architecture.compare(["resnet32", "densenet40_12", "resnet34"])
+    assert compared == 2  # ResNet-34 is printed nowhere
+    assert table.to_dict("records") == [
+        {"network": "densenet40_12", "layer": "conv1", "column": "B0", "ours": "3x3, 16", "printed": "3x3, 24"}
+    ]
+
+
+def test_costs_are_counted_on_the_networks() -> None:
+    """Parameters of a network with weights, and multiply-adds of the plain one, counted apart."""
+    table = architecture.costs(["resnet32"])
+    row = table.loc["resnet32"]
+    plain, branched = dhm.create_model("resnet32", branches="none"), dhm.create_model("resnet32")
+    assert row["parameters of B0 (M)"] == sum(p.numel() for p in plain.parameters()) / 1e6
+    of_branches = row["of B1 (M)"] + row["of B2 (M)"]
+    assert of_branches == pytest.approx(sum(p.numel() for p in branched.branches.parameters()) / 1e6)
+    assert row["inference (G)"] == row["plain network (G)"] == flops.flops(plain)["B0"] / 1e9
+    times = 1 + row["B1 adds (%)"] / 100 + row["B2 adds (%)"] / 100
+    assert row["training, times the plain network"] == pytest.approx(times)
+    assert "in 1 of 1 networks" in architecture.cost_sentence(table)
+    assert f"**{times:.1f} to {times:.1f} times**" in architecture.cost_sentence(table)
+    table["inference (G)"] *= 2
+    assert "in 0 of 1 networks" in architecture.cost_sentence(table)
+
+
+def test_operations_are_twice_the_multiply_adds() -> None:
+    layer, image = torch.nn.Conv2d(3, 8, 3, padding=1, bias=False), torch.zeros(1, 3, 6, 6)
+    assert flops.operations(layer, image) == 2 * 8 * 3 * 9 * 36

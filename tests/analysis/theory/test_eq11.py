@@ -228,6 +228,61 @@ def test_measured_parts_of_a_network() -> None:
     assert (table["error"] > 0).all()
 
 
+def test_residuals_of_smooth_heads_are_those_of_their_courses() -> None:
+    """By the definition: the norm of truth minus expansion, and the line through the logarithms."""
+    sigmas = [0.05, 0.1]
+    found = smooth.residuals(0, 1, sigmas)
+    assert set(found) == set(smooth.QUANTITIES)
+    truth = torch.stack([quadrature(lambda xi: eq11.mimicking(STUDENT, TEACHER, POINTS, xi), 2, s) for s in sigmas])
+    expansion = eq11.expand_value(STUDENT, TEACHER, POINTS, AXES)
+    for kind, order in (("printed", 2), ("full", 4)):
+        values, slope = found["value"][kind]
+        distances = [float((t - getattr(expansion, kind)(s)).norm()) for t, s in zip(truth, sigmas, strict=True)]
+        assert values == pytest.approx(distances)
+        assert slope == pytest.approx(math.log2(values[1] / values[0]))
+        assert slope == pytest.approx(order, abs=0.1)
+
+
+def test_errors_of_sampling_are_standard_normal(monkeypatch: pytest.MonkeyPatch) -> None:
+    z = smooth.sampling_errors(0, 1, 0.3, 400)
+    assert z.shape == (3, 3)
+    assert 0.2 < float(z.square().mean()) < 3
+    exact = smooth.quadrature
+    monkeypatch.setattr(smooth, "quadrature", lambda *arguments: exact(*arguments) + 0.1)
+    assert float(smooth.sampling_errors(0, 1, 0.3, 400).abs().max()) > 10
+
+
+def test_tables_and_residuals_of_several_networks() -> None:
+    """Pairs side by side, curvature over the size squared, and a network's residuals by a second way."""
+    nets = {}
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        nets["dhm", seed] = dhm.create_model("cifar_resnet", 5, depth=8).eval()
+    pixels = torch.randint(0, 256, (4, 3, 8, 8), dtype=torch.uint8, generator=generator(1))
+    images = Images(pixels, torch.zeros(4).long(), torch.full((3,), 0.5), torch.full((3,), 0.25))
+    options = {"copies": 5, "scales": [0.5, 1.0], "pairs": 8, "probes": 4}
+    measured = branching.measure_pairs(nets, images, **options)
+    alone = branching.measure(nets["dhm", 1], "B2", "B0", images, **options)
+    chosen = measured[(measured["seed"] == 1) & (measured["pair"] == "B2 ← B0")]
+    assert chosen["value"].tolist() == alone["value"].tolist()
+    mean = measured[(measured["pair"] == "B2 ← B0") & (measured["noise"] == "isotropic") & (measured["scale"] == 1)
+                    & (measured["how"] == "finite") & (measured["part"] == "student")]["relative"].mean()  # fmt: skip
+    assert branching.parts(measured).loc[("isotropic", "finite", "DHM", "B2 ← B0"), "student"] == round(mean, 3)
+    table = branching.curvatures(measured)
+    assert (table["autodiff", 0.5] == table["autodiff", 1.0]).all()  # derivatives know no size
+    found, errors = branching.residuals({"net": nets["dhm", 0]}, images.first(2), [0.5, 1.0], copies=5, pairs=8)
+    root, student, teacher = branching.heads_after(nets["dhm", 0], "B0", "B2")
+    samples = branching.augmented_representations(nets["dhm", 0], root, images.first(2), 5, generator(0))
+    h, noise = samples.mean(dim=0), Measured.of(samples)
+    expansion = eq11.expand_value(student, teacher, h, noise.factor)
+    drawn, error = monte_carlo(
+        lambda xi: eq11.mimicking(student, teacher, h, xi).sum(-1), noise, 2, 1.0, 8, generator(1)
+    )
+    assert found["net"]["printed"][0][1] == pytest.approx(float((drawn - expansion.printed(1.0).sum(-1)).norm()))
+    assert found["net"]["full"][0][1] == pytest.approx(float((drawn - expansion.full(1.0).sum(-1)).norm()))
+    assert errors["net"][1] == pytest.approx(float(error.norm()))
+
+
 def test_kinks_add_what_the_almost_everywhere_curvature_misses() -> None:
     """phi2 rises along |h|: its a.e. second derivative ignores the kink, smoothing does not, and full order is lost."""
 

@@ -56,13 +56,15 @@ def test_networks_and_methods_count_by_themselves() -> None:
 
 
 def test_orders_of_the_expansions() -> None:
-    slopes = {(quantity, kind): {"printed": 2.05, "full": 3.85}[kind]
-              for quantity in smooth.QUANTITIES for kind in remainder.ORDERS}  # fmt: skip
-    told = remainder.mathematics(slopes)
+    def found(printed: float, full: float) -> dict[str, tuple[list[float], float]]:
+        return {"printed": ([1.0], printed), "full": ([1.0], full)}
+
+    right = {quantity: found(2.05, 3.85) for quantity in smooth.QUANTITIES}
+    told = remainder.mathematics(right)
     assert "the printed one by σ^2.05 (value), σ^2.05 (student's gradient); the full one by σ^3.85" in told
     assert told.endswith("not a second-order expansion.")
-    assert "this check failed" in remainder.mathematics({**slopes, ("value", "printed"): 2.15})
-    assert "this check failed" in remainder.mathematics({**slopes, ("value", "full"): 4.25})
+    assert "this check failed" in remainder.mathematics({**right, "value": found(2.15, 3.85)})
+    assert "this check failed" in remainder.mathematics({**right, "value": found(2.05, 4.25)})
 
 
 @pytest.mark.parametrize(("autodiff", "count"), [(0.09, 0), (0.16, 2), (-0.1, 2)])
@@ -85,6 +87,6 @@ def test_curvatures_off_by_more_than_half(autodiff: float, count: int) -> None:
      ([0.5, 0.5, 0.5, 2.0], "so neither"), ([0.5, 2.0, 2.0, 2.0], "so neither")],
 )  # fmt: skip
 def test_which_expansion_is_closer(full: list[float], word: str) -> None:
-    told = remainder.closer({"DHM": {"printed": [1.0] * 4, "full": full}})
+    told = remainder.closer({"DHM": {"printed": ([1.0] * 4, 2.0), "full": (full, 4.0)}})
     assert f"in {sum(x < 1 for x in full)} of 4 cases" in told
     assert word in told
