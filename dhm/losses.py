@@ -195,9 +195,8 @@ class _PairwiseKL(torch.autograd.Function):
     def forward(ctx: Any, log_predictions: torch.Tensor, predictions: torch.Tensor) -> torch.Tensor:
         ctx.save_for_backward(predictions)
         products = (log_predictions[None] - log_predictions[:, None]).mul_(predictions)
-        nan = 0 * predictions.sum(
-            dim=1
-        )  # of a head that is not a number; any other NaN is 0 · inf, an impossible class
+        # a head that is not a number stays so; any other NaN is 0 · inf, an impossible class
+        nan = 0 * predictions.sum(dim=1)
         return products.nan_to_num_(0.0, torch.inf, -torch.inf).sum(dim=2) + nan + nan[:, None]
 
     @staticmethod
