@@ -294,6 +294,7 @@ def main() -> None:
     parser.add_argument("--variants", action="store_true")
     parser.add_argument("--table", action="store_true")
     parser.add_argument("--each", type=int, default=2, help="networks of a module of timm")
+    parser.add_argument("--within", type=float, default=2.0, help="seconds a network may have taken, for --variants")
     parser.add_argument("--only", default="", help="a regular expression on variant and network")
     options = parser.parse_args()
     records = [json.loads(line) for line in options.file.read_text().splitlines()] if options.file.exists() else []
@@ -301,11 +302,15 @@ def main() -> None:
         print(table(records))
         return
     done = {(r["variant"], r["name"]) for r in records}
-    works = {r["name"] for r in records if r["outcome"] == "works" and r["variant"] == "as it is"}
+    plain = (r for r in records if r["outcome"] == "works" and r["variant"] == "as it is")
+    works = {r["name"]: r["seconds"] for r in plain if r["seconds"] <= options.within}
+    families = networks(options.each)
+    if options.variants:  # the fastest of every family, the fastest first
+        working = {family: [m for m in members if m[0] in works] for family, members in families.items()}
+        fastest = {family: min(ms, key=lambda m: works[m[0]]) for family, ms in working.items() if ms}
+        families = {family: [fastest[family]] for family in sorted(fastest, key=lambda f: works[fastest[f][0]])}
     warnings.simplefilter("ignore")
-    for family, members in networks(options.each).items():
-        if options.variants:
-            members = [member for member in members if member[0] in works][:1]
+    for family, members in families.items():
         for name, make in members:
             for variant, run in (VARIANTS if options.variants else {"as it is": as_it_is}).items():
                 if (variant, name) in done or not re.search(options.only, f"{variant}: {name}"):

@@ -9,7 +9,8 @@ from torch import nn
 
 from dhm.attach.growing import grow
 from dhm.attach.network import AttachedNet, Tail
-from dhm.attach.tracing import Trace, cut_off, trace
+from dhm.attach.stages import Trace
+from dhm.attach.tracing import cut_off, trace
 from dhm.errors import InputError
 from dhm.randomness import generator
 

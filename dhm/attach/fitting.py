@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from dhm.attach.network import Tail
-from dhm.attach.tracing import Trace, aside, first_tensor, parents
+from dhm.attach.shapes import aside, first_tensor
+from dhm.attach.stages import Trace, parents
 
 
 class Fitting:

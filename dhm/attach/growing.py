@@ -11,9 +11,10 @@ from torch import nn
 
 from dhm.attach.dependence import Dependence
 from dhm.attach.fitting import Fitting
-from dhm.attach.network import Entrance, LeftOut, Passed, Tail
+from dhm.attach.network import Entrance, LeftOut, Passed, StandIn, Tail
 from dhm.attach.plain_weights import makers, own_tensors
-from dhm.attach.tracing import Call, Trace, aside, set_mode, shapes_of
+from dhm.attach.shapes import aside, set_mode, shapes_of
+from dhm.attach.stages import Call, Trace
 from dhm.errors import InputError
 
 
@@ -50,7 +51,8 @@ def grow(module: nn.Module, trace: Trace, root: str, width: float, short: bool, 
             stopped, reason = stopped or fitting.running or root, reason or str(error).partition("\n")[0]
             continue
         tail.width, tail.blocks = fitting.widened, (len(blocks.names) - len(dropped), len(blocks.names))
-        made = {maker for part in module.modules() for maker in makers(part)}
+        own = {name for name, part in net.named_modules() if not isinstance(part, StandIn)}
+        made = {maker for name, part in module.named_modules() if name in own for maker in makers(part)}
         tail.note = "; ".join(filter(None, [_note(tail, width, short, stopped), _plain(made)]))
         _keep_used(tail, trace)
         draw(tail, module, rng)
@@ -81,7 +83,7 @@ def _keep_used(tail: Tail, trace: Trace) -> None:
     root.
     """
     net = tail.net
-    sources = dict([*net.named_parameters(), *net.named_buffers()])
+    sources = dict([*net.named_parameters(remove_duplicate=False), *net.named_buffers(remove_duplicate=False)])
     used: set[str] = set()
     for training in (False, True):
         set_mode(net, training)

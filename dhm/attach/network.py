@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_map
 
-from dhm.attach.tracing import check_answer, first_tensor
+from dhm.attach.shapes import check_answer, first_tensor
 from dhm.branches import MAIN, BranchingNet
 from dhm.errors import InputError
 

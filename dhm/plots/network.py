@@ -14,7 +14,9 @@ from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Patch
 from torch import nn
 
 from dhm.attach import AttachedNet, Tail
-from dhm.attach.tracing import Trace, shapes_of, trace
+from dhm.attach.shapes import shapes_of
+from dhm.attach.stages import Trace
+from dhm.attach.tracing import trace
 from dhm.branches import MAIN, BranchedNet
 from dhm.plots.style import HEADS
 

@@ -111,6 +111,17 @@ def test_first_weights_have_the_scale_of_those_that_are_used(name: str) -> None:
     assert grown.std().item() == pytest.approx(used.std().item(), rel=0.05)
 
 
+def test_only_branches_that_hold_such_weights_say_so() -> None:
+    module = network()
+    weight_norm = parametrizations.weight_norm
+    weight_norm(module[0][0])
+    assert "plain weights" not in dhm.attach(module, image_size=32).describe()
+    weight_norm(module[1][0])
+    first, second = dhm.attach(module, image_size=32).describe().splitlines()[-2:]
+    assert "plain weights" not in first
+    assert second.endswith("plain weights, without the network's WeightNorm")
+
+
 def test_lazy_layers_are_told_before_they_have_weights() -> None:
     net = nn.Sequential(
         nn.LazyConv2d(8, 3), nn.ReLU(), nn.Conv2d(8, 16, 3, 2), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.LazyLinear(5)
