@@ -30,8 +30,8 @@ def attach(
     network's. The branch from the deepest root (B1) is `width` times as wide, the others (B2, ...) have half the blocks
     in their last stage. Where a network's code does not allow it, `AttachedNet.describe` says so. The module itself is
     left as it is: code, weights, state dict, modes. Weights that it makes of others in every pass (pruning, weight
-    normalisation) are plain ones in a branch. Stages that recompute their activations must do so with
-    `use_reentrant=False`, else no gradient of a branch passes its root.
+    normalisation) are plain ones in a branch. No root may lie within what is recomputed by `use_reentrant=True`, where no
+    gradient passes it.
 
     Args:
         module: a network from images (N, C, H, W) to logits (N, classes).
@@ -75,9 +75,9 @@ def designed_roots(traced: Trace) -> list[str]:
     Raises:
         InputError: the network has a single stage, or gradients stop inside.
     """
-    stopping = next((name for names in traced.spatial.values() for name in names if name in traced.cut), None)
-    if stopping:
-        raise InputError(f"{type(traced.net).__name__} cannot be branched automatically: {cut_off(f'at {stopping}')}")
+    if traced.cut_off:
+        where = cut_off(f"at {traced.cut_off}")
+        raise InputError(f"{type(traced.net).__name__} cannot be branched automatically: {where}")
     if len(traced.levels) < 2:
         raise _no_stages(traced)
     return traced.levels[-2::-1][:2]

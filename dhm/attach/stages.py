@@ -1,5 +1,6 @@
 """What a pass through a network shows: its modules' calls, the stages they make up, where branches can root."""
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -45,7 +46,7 @@ class Trace:
         spine: names of the modules through whose output every way from image to logits leads: where a branch can root.
         classes: number of logits.
         training: whether the pass was one in training mode, which is followed where only that gives logits.
-        cut: names of the modules that a gradient reaches and does not leave, in this pass or in training mode.
+        cut: names of the modules through whose output no gradient passes, in this pass or in training mode.
     """
 
     net: nn.Module
@@ -93,6 +94,14 @@ class Trace:
             if max(module.kernel_size) > 1 and not (whole and module.padding in ((0, 0), "valid")):
                 sizes.setdefault(call.map_size, []).append(name)
         return sizes
+
+    @property
+    def cut_off(self) -> str | None:
+        """A convolution of a stage that gradients do not pass, in no module that they do pass."""
+        for name in itertools.chain.from_iterable(self.spatial.values()):
+            if name in self.cut and all(parent in self.cut or parent not in self.calls for parent in parents(name)):
+                return name
+        return None
 
     def _in_stage(self, name: str, call: Call) -> bool:
         size = call.map_size

@@ -60,9 +60,9 @@ def _as_trained(answering: "Watch", image: tuple[int, ...]) -> "Watch":
     except Exception:  # code that does not run on shapes alone when it trains; the pass in eval mode will do
         return answering
     same = _shape(learning.output) == _shape(answering.output)
-    followed, other = (answering, learning) if same else (learning, answering)
-    followed.cut |= other.cut if same else set()
-    return followed
+    if same:
+        answering.elsewhere = learning.cut
+    return answering if same else learning
 
 
 def _shape(answer: Any) -> Any:
@@ -77,7 +77,7 @@ class Watch:
         self.modules = {name: module for name, module in net.named_modules() if name}
         self.calls: dict[str, Call] = {}
         self.nodes: dict[str, Any] = {}
-        self.cut: set[str] = set()
+        self.elsewhere: set[str] = set()
         self.running: list[str] = []
         self.clock = 0
         self.output: Any = None
@@ -117,12 +117,21 @@ class Watch:
         through = _dominators(output)
         once = {name for name, call in self.calls.items() if call.times == 1}
         spine = {name for name in once if self.nodes[name] in through}
-        return Trace(self.net, image, self.calls, spine, output.shape[1], self.training, self.cut, self.modules)
+        return Trace(
+            self.net, image, self.calls, spine, output.shape[1], self.training, self.cut | self.elsewhere, self.modules
+        )
+
+    @property
+    def cut(self) -> set[str]:
+        """Modules whose output passes no gradient on, if some module was given what does."""
+        stopping = any(call.differentiable == (True, False) for call in self.calls.values())
+        return {name for name, call in self.calls.items() if stopping and not call.differentiable[1]}
 
     def _first_cut(self) -> str:
         """The module in which gradients end, or after which they are no longer there."""
-        if self.cut:
-            return next(f"at {name}" for name in self.calls if name in self.cut)
+        for name, call in self.calls.items():
+            if call.differentiable == (True, False):
+                return f"at {name}"
         last = [name for name, call in self.calls.items() if call.differentiable[1]]
         return f"after {last[-1]}" if last else "before its first module"
 
@@ -145,8 +154,6 @@ class Watch:
             call.end, call.times = self.clock, call.times + 1
             call.output = tree_map(lambda t: t.detach() if isinstance(t, torch.Tensor) else t, output)
             call.differentiable = call.differentiable[0], _differentiable(output)
-            if call.differentiable == (True, False):
-                self.cut.add(name)
             self.nodes[name] = output.grad_fn if isinstance(output, torch.Tensor) else None
             self.calls[name] = call  # last in the order of leaving
 

@@ -106,6 +106,39 @@ class ReentrantInTraining(Net):
         return (checkpoint(self.b, x, use_reentrant=True) if self.training else self.b(x)).relu()
 
 
+class ReentrantFromItsNorm(Net):
+    """What is recomputed begins with something else than a convolution."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(8)
+
+    def middle(self, x: torch.Tensor) -> torch.Tensor:
+        return checkpoint(lambda x: self.b(self.norm(x)), x, use_reentrant=True).relu()
+
+
+class Within(nn.Module):
+    """A stage that recomputes itself; its own output is outside of that."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(8, 16, 3, 2, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return checkpoint(self.conv, x, use_reentrant=True)
+
+
+def test_a_stage_that_recomputes_itself_may_be_reentrant() -> None:
+    module = Net()
+    module.b = Within()
+    net = dhm.attach(module, image_size=32, seed=0)
+    assert list(net.roots.values()) == ["b", "a"]
+    net.train()(IMAGES)["B1"].sum().backward()
+    assert module.a.weight.grad.any()
+    with pytest.raises(dhm.InputError, match=r"no branch can be grown from b\.conv: gradients stop there, by"):
+        dhm.attach(module, ["b.conv"], image_size=32)
+
+
 @pytest.mark.parametrize(
     ("net", "at", "sentence"),
     [
@@ -114,6 +147,8 @@ class ReentrantInTraining(Net):
         (Detached, None, "Detached cannot be branched: gradients stop after a, by"),
         (Reentrant, None, "Reentrant cannot be branched automatically: gradients stop at b, .* use_reentrant=False"),
         (Reentrant, ["b"], "no branch can be grown from b: gradients stop there, by"),
+        (ReentrantFromItsNorm, None, "cannot be branched automatically: gradients stop at b"),
+        (ReentrantFromItsNorm, ["b"], "no branch can be grown from b: gradients stop there, by"),
         (ReentrantInTraining, None, "cannot be branched automatically: gradients stop at b"),
         (ReentrantInTraining, ["b"], "no branch can be grown from b: gradients stop there, by"),
     ],
