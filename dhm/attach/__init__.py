@@ -30,8 +30,8 @@ def attach(
     network's. The branch from the deepest root (B1) is `width` times as wide, the others (B2, ...) have half the blocks
     in their last stage. Where a network's code does not allow it, `AttachedNet.describe` says so. The module itself is
     left as it is: code, weights, state dict, modes. Weights that it makes of others in every pass (pruning, weight
-    normalisation) are plain ones in a branch. No root may lie within what is recomputed by `use_reentrant=True`, where no
-    gradient passes it.
+    normalisation) are plain ones in a branch. No root may lie within what is recomputed by `use_reentrant=True`, where
+    no gradient passes it.
 
     Args:
         module: a network from images (N, C, H, W) to logits (N, classes).
