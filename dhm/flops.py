@@ -82,12 +82,12 @@ def _training_flops(network: str, image_size: int | tuple[int, int]) -> int:
     return counter.get_total_flops() // 2
 
 
-def at_equal_flops(config: Config, image_size: int | None = None) -> Config:
+def at_equal_flops(config: Config) -> Config:
     """The plain network for as many epochs as cost the training FLOPs of a configuration, to the nearest epoch.
 
     The learning rate falls at the same shares of the training, see `Config.lasting`.
     """
     neutral = {name: getattr(Config(), name) for name in MIMICKING}
     plain = config.replace(**{**neutral, "method": "baseline"})
-    longer = training_flops(config, image_size) / training_flops(plain, image_size)
+    longer = training_flops(config) / training_flops(plain)
     return plain.lasting(round(config.epochs * longer))

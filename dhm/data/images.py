@@ -119,17 +119,15 @@ def channel_statistics(pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor
     return mean.float(), variance.sqrt().clamp_min(1e-3).float()
 
 
-def crop_and_flip(
-    pixels: torch.Tensor, rng: torch.Generator, size: tuple[int, int] | None = None, pad: int = 4
-) -> torch.Tensor:
+def crop_and_flip(pixels: torch.Tensor, rng: torch.Generator, size: tuple[int, int] | None = None) -> torch.Tensor:
     """Cut a rectangle out at random and mirror every second image: (N, 3, H, W) -> (N, 3, *size).
 
-    Without a size the images are padded and cut to their old one. The padding is raw black, before normalisation, as
-    in the released program.
+    Without a size the images are padded by 4 pixels and cut to their old one. The padding is raw black, before
+    normalisation, as in the released program.
     """
     if size is None:
         size = pixels.shape[-2], pixels.shape[-1]
-        pixels = F.pad(pixels, (pad, pad, pad, pad))
+        pixels = F.pad(pixels, (4, 4, 4, 4))
     (height, width), (count, _, rows_there, columns_there), device = size, pixels.shape, pixels.device
     choices = rows_there - height + 1, columns_there - width + 1, 2
     draws = torch.stack([torch.randint(0, most, (count, 1), generator=rng) for most in choices])

@@ -116,7 +116,7 @@ def _stream(source: Source, config: Config, parts: Parts, labels: torch.Tensor, 
     if workers is not None and workers < 0:
         raise InputError(f"workers must be 0 or more, not {workers}")
     items = [item for split, indices in parts for item in source.items(split, indices)]
-    in_memory = config.dataset_name in DATASETS  # where processes would cost more than they give
+    in_memory = isinstance(items[0], torch.Tensor)  # where processes would cost more than they give
     return Streamed(items, labels, config.image_size, 0 if in_memory else workers)
 
 

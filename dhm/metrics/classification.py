@@ -91,8 +91,9 @@ def collect(heads: Iterable[str], judged: torch.Tensor, labels: torch.Tensor) ->
     )
 
 
-def calibration_error(confidence: np.ndarray, correct: np.ndarray, bins: int = 15) -> float:
-    """Expected calibration error over equal-width bins (Guo et al. 2017): mean |accuracy - confidence|."""
+def calibration_error(confidence: np.ndarray, correct: np.ndarray) -> float:
+    """Expected calibration error over 15 bins of equal width (Guo et al. 2017): mean |accuracy - confidence|."""
+    bins = 15
     index = np.clip((confidence * bins).astype(int), 0, bins - 1)
     gaps = np.bincount(index, weights=correct.astype(float) - confidence, minlength=bins)
     return float(np.abs(gaps).sum() / len(confidence))

@@ -19,19 +19,16 @@ from dhm.training.step import optimizer_of
 from dhm.zoo import network_of
 
 
-def fit_branches(
-    net: BranchedNet, config: Config, train: Images, *, epochs: int | None = None, progress: bool = True
-) -> BranchedNet:
+def fit_branches(net: BranchedNet, config: Config, train: Images, *, progress: bool = True) -> BranchedNet:
     """A baseline with the branches its configuration leaves out, fitted on its detached trunk.
 
     The trunk stays as it is, batch norm by its running statistics. The branches learn from cross-entropy alone, with
-    the configuration's own optimiser, order and augmentation of the images.
+    the configuration's own optimiser, schedule, order and augmentation of the images.
 
     Args:
         net: the trained network; its weights are copied, not shared.
         config: of the run that trained it; `branches` says which are fitted.
         train: the images it was trained on.
-        epochs: passes over the images; the schedule is compressed with them. By default the run's own number.
 
     Returns:
         The network with its branches in eval mode, on the device of `train`.
@@ -39,9 +36,6 @@ def fit_branches(
     Raises:
         InputError: the configuration names no branches, or another network.
     """
-    epochs = config.epochs if epochs is None else epochs
-    if epochs < 1:
-        raise InputError(f"epochs must be at least 1, not {epochs}")
     device = train.pixels.device
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
@@ -53,7 +47,7 @@ def fit_branches(
         except RuntimeError:
             raise InputError(f"the network given is not the {config.network} of the configuration") from None
         branched.to(device)
-        _fit(branched, config, train, epochs, progress)
+        _fit(branched, config, train, progress)
     return branched.eval()
 
 
@@ -72,16 +66,16 @@ def load_branched(record: RunRecord) -> BranchedNet:
     return fit_branches(net, config, train)
 
 
-def _fit(net: BranchedNet, config: Config, train: Images, epochs: int, progress: bool) -> None:
+def _fit(net: BranchedNet, config: Config, train: Images, progress: bool) -> None:
     optimizer = optimizer_of(config, net.branches)
     loss = DHMLoss("dsl", label_smoothing=config.label_smoothing)
     net.backbone.eval()
     net.branches.train()
-    steps = epochs * train.steps(config.batch_size)
+    steps = config.epochs * train.steps(config.batch_size)
     with Bar("branches", steps, "step", shown=progress) as bar:
-        for epoch in range(epochs):
+        for epoch in range(config.epochs):
             for group in optimizer.param_groups:
-                group["lr"] = config.lr_at(epoch * config.epochs // epochs)
+                group["lr"] = config.lr_at(epoch)
             batches = train.train_batches(config.batch_size, config.seed, epoch, augment=config.augment)
             for step, (images, labels) in enumerate(batches):
                 torch.manual_seed(seed_of(config.seed, epoch, step, 0))  # for dropout
