@@ -1,4 +1,4 @@
-"""The command line: python -m dhm list | train | evaluate | estimate | keep | notebook | report."""
+"""The command line: python -m dhm list | train | evaluate | estimate | keep | verify | notebook | report."""
 
 import argparse
 import dataclasses
@@ -6,6 +6,7 @@ import inspect
 import json
 import re
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,11 @@ import torch
 
 from dhm import paths
 from dhm.config import ONE_OF, Config
-from dhm.errors import InputError, NonFiniteLoss
+from dhm.errors import InputError, NonFiniteLoss, Stopped
 from dhm.paper import presets
 from dhm.records import unfinished
 from dhm.records.record import RunRecord, find
+from dhm.records.verification import DAMAGED, UNFINISHED, verify
 from dhm.records.weights import load_released, load_trained, released_name, torchvision_label
 from dhm.training.arithmetic import AUTO, as_begun
 from dhm.training.estimate import duration, estimate
@@ -41,6 +43,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except NonFiniteLoss as error:
         print(f"dhm: {error}", file=sys.stderr)
         return 1
+    except Stopped as stop:
+        print(f"dhm: {stop}", file=sys.stderr)
+        return 128 + stop.signal
     except KeyboardInterrupt:
         print("dhm: stopped; the same command goes on from the last checkpoint", file=sys.stderr)
         return 130
@@ -90,6 +95,13 @@ def parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     command.add_argument("--data-dir", type=Path, help="where data sets are (default $DHM_DATA, else data/)")
     command.set_defaults(run=_keep)
+
+    command = commands.add_parser("verify", help="hold every file of run records against its checksum")
+    command.add_argument(
+        "folders", type=Path, nargs="*", metavar="folder",
+        help="run records, or folders of some (default runs/ and data/records)",
+    )  # fmt: skip
+    command.set_defaults(run=_verify)
 
     command = commands.add_parser("notebook", help="run a notebook through papermill into runs/notebooks/")
     command.add_argument("name", help="e.g. table1_cifar100; all for every one but the report, which is a command")
@@ -290,6 +302,20 @@ def _keep(given: argparse.Namespace) -> None:
             print(paths.shown(unfinished.set_aside(record).folder), flush=True)
         else:
             print(f"{record.folder.name}: not finished, left where it is")
+
+
+def _verify(given: argparse.Namespace) -> None:
+    places = [paths.existing(folder) for folder in given.folders] or [paths.runs_dir(), paths.records_dir()]
+    files = sorted(file for place in places for file in place.rglob("config.json"))
+    counts: Counter[str] = Counter()
+    for folder in (file.parent for file in files):
+        state, told = verify(folder)
+        counts[state] += 1
+        if state in (DAMAGED, UNFINISHED):
+            print(f"{paths.shown(folder)}: {state}" + "".join(f"\n  {sentence}" for sentence in told), flush=True)
+    print(f"{len(files)} records: " + (", ".join(f"{count} {state}" for state, count in counts.items()) or "none"))
+    if counts[DAMAGED]:
+        raise InputError(f"{counts[DAMAGED]} of {len(files)} records are damaged")
 
 
 def _notebook(given: argparse.Namespace) -> None:

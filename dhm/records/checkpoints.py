@@ -1,4 +1,4 @@
-"""Files of tensors: written whole or not at all, read without running code."""
+"""Files of tensors: written whole or not at all, read without running code and only if no byte of them has changed."""
 
 import argparse
 import datetime
@@ -6,8 +6,9 @@ import os
 import pathlib
 import re
 import types
+import zipfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -33,13 +34,17 @@ _PLAIN: list[Any] = [
 
 
 def write(path: Path, content: bytes) -> None:
-    """Write a file so that a reader sees the old content or the new, never half of it."""
+    """Write a file so that a reader sees the old content or the new, never half of it.
+
+    Raises:
+        InputError: the disk is full, gone or not to be written to; the old file stands.
+    """
     with _whole(path) as partial:
         partial.write_bytes(content)
 
 
 def save(path: Path, content: Mapping[str, Any]) -> None:
-    """Save tensors and plain values; a reader sees the old file or the new, never half of it."""
+    """Save tensors and plain values, likewise."""
     with _whole(path) as partial:
         torch.save(dict(content), partial)
 
@@ -48,10 +53,19 @@ def save(path: Path, content: Mapping[str, Any]) -> None:
 def _whole(path: Path) -> Iterator[Path]:
     """A file to write beside `path`, which takes its place when all of it is on the disk."""
     partial = path.with_name(f".{path.name}.{uuid4().hex}.partial")
-    yield partial
-    with open(partial, "rb") as file:
-        os.fsync(file.fileno())
-    os.replace(partial, path)
+    try:
+        yield partial
+        with open(partial, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except (OSError, RuntimeError) as error:  # torch's writer tells a full disk by the latter
+        raise InputError(
+            f"{path} cannot be written ({getattr(error, 'strerror', None) or str(error).splitlines()[0]}): what stands "
+            "there is whole; make room or take another folder, and the same command goes on"
+        ) from None
+    finally:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
 
 
 def load(path: str | Path) -> dict[str, Any]:
@@ -63,6 +77,7 @@ def load(path: str | Path) -> dict[str, Any]:
     try:
         if _is_safetensors(path):
             return _load_safetensors(path)
+        _see_whole(path)
         with torch.serialization.safe_globals(_PLAIN):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
@@ -74,6 +89,23 @@ def load(path: str | Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise InputError(f"{path} holds a {type(content).__name__}, not a checkpoint")
     return content
+
+
+def _see_whole(path: str | Path) -> None:
+    """See that no byte of what torch has written has changed: its files are zip archives, whose checksums its reader
+    passes over. Files of torch before 1.6 have none.
+
+    Raises:
+        zipfile.BadZipFile: one has.
+    """
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        if any(part.compress_type != zipfile.ZIP_STORED for part in archive.infolist()):
+            raise zipfile.BadZipFile("a part of it is compressed, which torch never does")
+        broken = archive.testzip()
+    if broken is not None:
+        raise zipfile.BadZipFile(f"the checksum of its part {broken.partition('/')[2]} is not that of its bytes")
 
 
 def _reason(path: str | Path, told: str) -> str:

@@ -6,16 +6,18 @@ runs/<experiment>/<network>-<method>-s<seed>-<digest>/
     metrics.jsonl           a line an epoch
     predictions-last.npz    of the test images, by every classifier; predictions-best.npz likewise
     last.pt, best.pt        network (and optimizer, to go on from) after the last and the best epoch
+    previous.pt             the last but one, while the run is under way
+    SHA256SUMS              the seal of the finished run, see `dhm.records.seal`
     result.json             written last: where it stands, the run is complete
 """
 
-import io
 import json
+import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -24,10 +26,21 @@ from dhm.config import Config
 from dhm.errors import InputError
 from dhm.metrics.classification import Predictions
 from dhm.metrics.retrieval import Found
-from dhm.records import checkpoints
+from dhm.records import checkpoints, seal
+from dhm.records.arrays import dumped, loaded
 
 if TYPE_CHECKING:
     import pandas
+
+
+LAST, PREVIOUS, RESULT = "last.pt", "previous.pt", "result.json"
+READ = {"env.json": "environment", "metrics.jsonl": "metrics", RESULT: "result"}
+"""What reads a file."""
+FILES = ("config.json", "env.json", "metrics.jsonl", "predictions-last.npz", "predictions-best.npz", RESULT)
+"""Of every finished record; the result last, since it says that the record is whole."""
+T = TypeVar("T", Predictions, Found)
+_NAME = re.compile(r"-s\d+-[0-9a-f]{10}$")
+"""How a folder's name ends that is a run's."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +76,13 @@ class RunRecord:
             raise InputError(f"{folder}/config.json cannot be read: {error}") from None
         if not isinstance(values, dict):
             raise InputError(f"{folder}/config.json holds no settings")
-        return cls(folder, Config.from_dict(values))
+        config = Config.from_dict(values)
+        if _NAME.search(folder.name) and not folder.name.endswith(config.digest):
+            raise InputError(
+                f"{folder}/config.json is not that of the run its folder is named after but of {config.name}: it is "
+                "damaged or was edited"
+            )
+        return cls(folder, config)
 
     @property
     def result(self) -> dict[str, Any] | None:
@@ -88,22 +107,135 @@ class RunRecord:
         """
         file = self.folder / name
         try:
-            return parse(file.read_text()) if file.is_file() else None
-        except (OSError, ValueError) as error:
+            return parse(self.content(name).decode()) if file.is_file() else None
+        except ValueError as error:
+            if isinstance(error, InputError):
+                raise
             raise InputError(
                 f"{file} cannot be read ({error}): put a whole copy there, or move it away to go on from the last "
                 "checkpoint without it"
             ) from None
 
+    @property
+    def sealed(self) -> dict[str, str]:
+        """The checksum of each file by its name; empty until the run is finished, and in records of older versions.
+
+        Raises:
+            InputError: the seal is damaged.
+        """
+        try:
+            return seal.read(self.folder) if (self.folder / RESULT).is_file() else {}
+        except (OSError, ValueError) as error:
+            raise InputError(
+                f"{self.folder / seal.NAME} is damaged ({error}): put a whole copy there; removed, the record is read "
+                "unsealed"
+            ) from None
+
+    def content(self, name: str) -> bytes:
+        """A file of the record, of a finished run held against its seal.
+
+        Raises:
+            InputError: it is not there, lies elsewhere by a link, or is not what was sealed.
+        """
+        file = self.folder / name
+        try:
+            if file.resolve().parent != self.folder.resolve():
+                raise InputError(f"{file} is a link out of the record; put the file itself there")
+            content = file.read_bytes()
+        except OSError as error:
+            raise InputError(f"{file} cannot be read: {error.strerror}") from None
+        sealed = self.sealed
+        if name in sealed and not seal.holds(content, sealed[name]):
+            raise InputError(
+                f"{file} is damaged: it is not what was sealed when the run was finished; put a whole copy there, or "
+                "remove the record and train the run again"
+            )
+        return content
+
+    def arrays(self, name: str) -> dict[str, np.ndarray]:
+        """The arrays of a file of the record.
+
+        Raises:
+            InputError: as `content`, or it is damaged or would run code or fill the memory.
+        """
+        try:
+            return loaded(self.content(name))
+        except ValueError as error:
+            if isinstance(error, InputError):
+                raise
+            raise InputError(f"{self.folder / name} is damaged or no file of arrays: {error}") from None
+
     def predictions(self, which: str = "last") -> Predictions:
         """Predictions on the test images after the "last" or the "best" epoch."""
-        with np.load(self.folder / f"predictions-{which}.npz") as arrays:
-            return Predictions.from_arrays(arrays)
+        return self._tested(which, Predictions)
 
     def found(self, which: str = "last") -> Found:
         """What a search of a re-identification run found after the "last" or the "best" epoch."""
-        with np.load(self.folder / f"predictions-{which}.npz") as arrays:
-            return Found.from_arrays(arrays)
+        return self._tested(which, Found)
+
+    def _tested(self, which: str, kind: type[T]) -> T:
+        name = f"predictions-{which}.npz"
+        try:
+            return kind.from_arrays(self.arrays(name))
+        except KeyError as missing:
+            raise InputError(f"{self.folder / name} holds no {kind.__name__.lower()}: {missing} is missing") from None
+
+    def damage(self) -> list[str]:
+        """What is wrong with the files of the record, checkpoints apart: a sentence for each that is not whole."""
+        told = []
+        for name in self.sealed or [name for name in FILES if (self.folder / name).is_file()]:
+            try:
+                if name.endswith(".npz"):
+                    self.arrays(name)
+                elif name in READ:
+                    getattr(self, READ[name])
+                else:
+                    self.content(name)
+            except InputError as error:
+                told.append(str(error))
+        return told
+
+    def damaged_checkpoints(self) -> list[str]:
+        """The same of its checkpoints, which hold a checksum of every tensor."""
+        told = []
+        for file in sorted(self.folder.glob("*.pt")):
+            try:
+                checkpoints.load(file)
+            except InputError as error:
+                told.append(str(error))
+        return told
+
+    def checkpoint(self) -> tuple[Path, dict[str, Any]] | None:
+        """The newest checkpoint to go on from that is whole; None if there is none at all.
+
+        Raises:
+            InputError: there are some, and all are damaged.
+        """
+        damaged = None
+        for file in self._checkpoints():
+            try:
+                state = checkpoints.load(file)
+            except InputError as error:
+                damaged = damaged or error
+                continue
+            if damaged:
+                warnings.warn(f"{damaged}; the run goes on from {file.name}, the one before", stacklevel=2)
+            return file, state
+        if damaged:
+            raise InputError(
+                f"{damaged}, and there is none before it: remove it to train the run again from its start, which loses "
+                f"{len(self.metrics)} epochs"
+            )
+        return None
+
+    @property
+    def begun(self) -> bool:
+        """Whether there is a checkpoint to go on from."""
+        return bool(self._checkpoints())
+
+    def _checkpoints(self) -> list[Path]:
+        """Those to go on from, the newest first."""
+        return [file for file in (self.folder / LAST, self.folder / PREVIOUS) if file.is_file()]
 
     def create(self) -> None:
         """Make the folder and write the configuration.
@@ -121,7 +253,7 @@ class RunRecord:
 
     def write_json(self, name: str, content: Any) -> None:
         """Write a file of the record as JSON."""
-        self.write(name, (json.dumps(content, indent=1) + "\n").encode())
+        self.write(name, _json(content))
 
     def write_metrics(self, lines: list[dict[str, Any]]) -> None:
         """Write the metrics of all epochs so far."""
@@ -129,14 +261,29 @@ class RunRecord:
 
     def write_predictions(self, which: str, predictions: Predictions | Found) -> None:
         """Write the predictions of the "last" or "best" epoch."""
-        buffer = io.BytesIO()
-        np.savez_compressed(buffer, **predictions.arrays())  # type: ignore[arg-type]
-        self.write(f"predictions-{which}.npz", buffer.getvalue())
+        self.write(f"predictions-{which}.npz", dumped(predictions.arrays()))
 
     def write_checkpoint(self, which: str, content: Mapping[str, Any]) -> None:
-        """Write the checkpoint of the "last" or "best" epoch."""
-        if self.writes:
-            checkpoints.save(self.folder / f"{which}.pt", content)
+        """Write the checkpoint of the "last" or "best" epoch; of the last, the one before stays beside it."""
+        if not self.writes:
+            return
+        file, previous = self.folder / f"{which}.pt", self.folder / PREVIOUS
+        if file.name == LAST and file.is_file():
+            try:  # a second name, so that there is a newest one at any moment
+                previous.unlink(missing_ok=True)
+                previous.hardlink_to(file)
+            except OSError:  # a file system without them
+                file.replace(previous)
+        checkpoints.save(file, content)
+
+    def finish(self, result: Mapping[str, Any]) -> None:
+        """Seal the record, and say that it is complete."""
+        if not self.writes:
+            return
+        content = _json(result)
+        self.write(seal.NAME, seal.of(self.folder, RESULT, content))
+        self.write(RESULT, content)
+        (self.folder / PREVIOUS).unlink(missing_ok=True)
 
     def sweep(self) -> None:
         """Remove what a process that was killed left half-written; to be called by the one that trains the run.
@@ -152,6 +299,10 @@ class RunRecord:
         """Write a file of the record whole."""
         if self.writes:
             checkpoints.write(self.folder / name, content)
+
+
+def _json(content: Any) -> bytes:
+    return (json.dumps(content, indent=1) + "\n").encode()
 
 
 def _starts(text: str) -> list[dict[str, Any]]:
@@ -176,9 +327,20 @@ def find(*folders: str | Path) -> Iterator[RunRecord]:
             name = record.config.experiment, record.config.name
             if name in finished:
                 continue
-            if (record.folder / "result.json").is_file():
+            if (record.folder / RESULT).is_file():
+                if damage := _damage(record):
+                    warnings.warn(f"run record passed over: {damage}", stacklevel=2)
+                    continue
                 finished.add(name)
             yield record
+
+
+def _damage(record: RunRecord) -> str:
+    """The first thing that is wrong with a finished record; nothing where it is whole."""
+    try:
+        return next(iter(record.damage()), "")
+    except InputError as error:
+        return str(error)
 
 
 def load_runs(*folders: str | Path) -> "pandas.DataFrame":
@@ -192,11 +354,7 @@ def load_runs(*folders: str | Path) -> "pandas.DataFrame":
     places = folders or (paths.runs_dir(), paths.records_dir())
     rows = []
     for record in find(*places):
-        try:
-            result = record.result
-        except ValueError as error:
-            warnings.warn(f"run record passed over: {error}", stacklevel=2)
-            continue
+        result = record.result
         if result is not None:
             rows.append(_row(record, result))
     return pandas.DataFrame(rows)

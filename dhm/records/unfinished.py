@@ -38,7 +38,7 @@ def take_over(record: RunRecord, folder: str | Path | None = None) -> None:
     Args:
         folder: where the run may lie beside its place in `data/unfinished`; another run there is let alone.
     """
-    if not record.writes or (record.folder / CHECKPOINT).is_file():
+    if not record.writes or record.begun:
         return
     places = [Path(folder)] if folder else []
     for place in (*places, RunRecord.of(record.config, paths.unfinished_dir()).folder):

@@ -14,7 +14,7 @@ from lightning_fabric.loggers import Logger
 
 from dhm.branches import MAIN
 from dhm.config import Config
-from dhm.errors import InputError, RunBusy
+from dhm.errors import InputError, RunBusy, Stopped
 from dhm.metrics import main_error
 from dhm.records import checkpoints
 from dhm.records.environment import describe
@@ -24,6 +24,7 @@ from dhm.training.ledger import Ledger, know_nothing
 from dhm.training.parallel import connect, gather
 from dhm.training.progress import Bar
 from dhm.training.step import Trainer, prepare
+from dhm.training.stopping import heard
 from dhm.training.timing import Stopwatch
 
 LOOK_AFTER = 3
@@ -56,6 +57,7 @@ def fit(
     Raises:
         InputError: the configuration cannot be trained here; nothing was changed.
         NonFiniteLoss: a loss term became NaN or infinite.
+        Stopped: SIGINT or SIGTERM asked for it; the step was ended and all is saved.
     """
     record = RunRecord.of(config, runs_dir)
     fabric = connect(accelerator, config.precision, [_tensorboard(record)] if tensorboard else [])
@@ -96,16 +98,23 @@ def _train(trainer: Trainer, record: RunRecord, progress: bool, checkpoint_every
             f"the processes of this run do not find the same checkpoint in {record.folder}; the folder of the run "
             "records must be one that all hosts share"
         )
-    environment = {
+    here = {
         **describe(fabric.device), "devices": fabric.world_size, "accumulate": trainer.accumulate,
         "data": seen, "origin": trainer.data.origin, "from": [at.epoch, at.step],
     }  # fmt: skip
-    record.write_json("env.json", [*record.environment, environment])
+    at.starts = [*(record.environment or at.starts), here]
+    record.write_json("env.json", at.starts)
     steps = train.steps(config.batch_size)
     flush_every = 1 if fabric.device.type == "cpu" else 50
     saved, note = time.perf_counter(), ""
     shown = progress and fabric.is_global_zero
-    with Bar(config.name, config.epochs * steps, "step", at.epoch * steps + at.step, shown) as bar:
+    whole = Bar(config.name, config.epochs * steps, "step", at.epoch * steps + at.step, shown)
+    with heard() as stop, whole as bar:
+
+        def due() -> tuple[bool, int | None]:
+            """Whether a checkpoint is, and the signal by which a stop has been asked for; to all processes the same."""
+            return fabric.broadcast((time.perf_counter() - saved > checkpoint_every, stop.signal))
+
         while at.epoch < config.epochs:
             for group in trainer.optimizer.param_groups:
                 group["lr"] = config.lr_at(at.epoch)
@@ -117,10 +126,13 @@ def _train(trainer: Trainer, record: RunRecord, progress: bool, checkpoint_every
                 bar.advance(note)
                 if (step + 1) % flush_every == 0:
                     ledger.flush()
-                    if step + 1 < steps and fabric.broadcast(time.perf_counter() - saved > checkpoint_every):
+                    late, asked = due()
+                    if step + 1 < steps and (late or asked):
                         watch.lap("train")
                         at.step, at.sums, at.seconds = step + 1, ledger.totals(), watch.seconds
                         saved = _save(trainer, record, at)
+                        if asked:
+                            raise Stopped(asked)
             means = ledger.means()
             watch.lap("train")
             predictions = trainer.test()
@@ -144,16 +156,18 @@ def _train(trainer: Trainer, record: RunRecord, progress: bool, checkpoint_every
             if at.epoch == config.epochs:
                 record.write_predictions("last", predictions)
             # what is kept of the best epoch must not be ahead of where a killed run goes on
-            if better or at.epoch == config.epochs or fabric.broadcast(time.perf_counter() - saved > checkpoint_every):
+            late, asked = due()
+            if better or at.epoch == config.epochs or late or asked:
                 saved = _save(trainer, record, at)
+            if asked and at.epoch < config.epochs:
+                raise Stopped(asked)
             note = f"epoch {at.epoch}, B0 error {error:.1f}%"
             if shown and at.epoch == LOOK_AFTER and know_nothing(means, len(trainer.data.classes)):
                 bar.say(
                     f"{config.name}: after {at.epoch} epochs all classifiers agree on the uniform prediction; a lower "
                     f"learning rate than {config.lr:g} leaves it sooner"
                 )
-    record.write_json(
-        "result.json",
+    record.finish(
         {
             "last": {"epoch": at.history[-1]["epoch"], "heads": at.history[-1]["test"]},
             "best": at.best,
@@ -185,6 +199,7 @@ class Position:
     history: list[dict[str, Any]] = field(default_factory=list)
     best: dict[str, Any] | None = None
     unreadable: list[str] = field(default_factory=list)  # training images left out
+    starts: list[dict[str, Any]] = field(default_factory=list)  # what env.json held
 
 
 def _save(trainer: Trainer, record: RunRecord, at: Position) -> float:
@@ -206,21 +221,26 @@ def _resume(trainer: Trainer, record: RunRecord, seen: Mapping[str, Any]) -> Pos
     Args:
         seen: summary of the data set, which must be what the run began with.
     """
-    file = record.folder / "last.pt"
-    if not file.is_file():
+    found = record.checkpoint()
+    if found is None:
         return Position()
+    file, state = found
     if record.environment and record.environment[-1]["data"] != seen:
         raise InputError(
             f"{record.folder} was trained on other images than {trainer.config.dataset} holds now; "
             "restore the data set or remove that folder"
         )
-    state = checkpoints.load(file)
     if state.keys() != {*trainer.state(), "at"}:
         raise InputError(f"{file} is no checkpoint of a run; remove it to start the run again")
     checkpoints.load_into(trainer.net, state["net"], file, trainer.config.network)
     trainer.optimizer.load_state_dict(state["optimizer"])
     trainer.fabric.strategy.precision.load_state_dict(state.get("scale", {}))
     at = Position(**state["at"])
+    if record.environment and record.environment[: len(at.starts)] != at.starts:
+        raise InputError(
+            f"{record.folder / 'env.json'} is not what the checkpoint was made under: it is damaged; put a whole copy "
+            "there, or move it away to go on without it"
+        )
     trainer.data.train.unreadable.update(at.unreadable)
     if not trainer.fabric.is_global_zero:
         at.sums = None  # the sums of all processes are gone on with by the first

@@ -1,7 +1,6 @@
 """A training watched while it runs, here or elsewhere: its record is read again every second."""
 
 import asyncio
-import atexit
 import os
 import subprocess
 import sys
@@ -42,13 +41,12 @@ def start(record: RunRecord) -> subprocess.Popen:
         InputError: the record's folder cannot be written to.
     """
     record.create()
-    command = [sys.executable, "-m", "dhm", "train", "--config", str(record.folder / "config.json")]
+    command = [sys.executable, "-m", "dhm.tied", "train", "--config", str(record.folder / "config.json")]
     with open(record.folder / LOG, "a") as log:  # another process may be training this run, and write there
         process = subprocess.Popen(
-            [*command, "--runs-dir", str(record.folder.parents[1])], stdout=log, stderr=subprocess.STDOUT,
-            start_new_session=True, env={**os.environ, "PYTHONPATH": _import_path()},
+            [*command, "--runs-dir", str(record.folder.parents[1])], stdin=subprocess.PIPE, stdout=log,
+            stderr=subprocess.STDOUT, start_new_session=True, env={**os.environ, "PYTHONPATH": _import_path()},
         )  # fmt: skip
-    atexit.register(stop, process)
     return process
 
 
@@ -58,7 +56,7 @@ def _import_path() -> str:
 
 
 def stop(process: subprocess.Popen) -> None:
-    """End a training that was started here; it loses at most a minute of its work."""
+    """End a training that was started here; it saves first."""
     if process.poll() is None:
         process.terminate()
 

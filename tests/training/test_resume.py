@@ -18,7 +18,7 @@ from dhm.records import checkpoints
 from dhm.training import loop
 from dhm.training.step import Trainer
 
-TIMES = ("seconds",)
+TIMES = ("seconds", "starts")
 
 
 def outcome(record: dhm.RunRecord) -> tuple[dict, list, dict]:
@@ -162,9 +162,10 @@ def test_half_written_file_is_never_read(tmp_path: Path, monkeypatch: pytest.Mon
         raise OSError("disk full")
 
     monkeypatch.setattr(os, "fsync", crash)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(dhm.InputError, match=r"last\.pt cannot be written \(disk full\): what stands there is whole"):
         checkpoints.save(file, {"at": 2})
     assert checkpoints.load(file) == {"at": 1}
+    assert list(tmp_path.iterdir()) == [file]
 
 
 def test_truncated_checkpoint_is_told(tmp_path: Path) -> None:

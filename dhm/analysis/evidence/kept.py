@@ -22,14 +22,12 @@ from dhm.config import METHODS
 from dhm.data import Images, load_test
 from dhm.errors import InputError
 from dhm.losses import DHMLoss
-from dhm.records.record import RunRecord
+from dhm.records.record import FILES, RunRecord
 from dhm.records.weights import load_trained
 
 HELD_OUT, MICRO = 2048, 128
 """Test images that gradients and CKA are measured on, and those of a micro-batch."""
 PERMUTATIONS = 199
-FILES = ("config.json", "env.json", "metrics.jsonl", "predictions-last.npz", "predictions-best.npz", "result.json")
-"""Of the record itself; the result last, since it says that the record is whole."""
 LOSSES = {"cross-entropy": "dsl", "full": "dhm"}
 """Which gradients: of the cross-entropies alone, and with the mimicking terms a DHM run also has."""
 
@@ -51,8 +49,9 @@ def keep(record: RunRecord, records_dir: Path, data_dir: str | Path | None = Non
     target.create()
     for name, content in measured.items():
         target.write(name, content)
-    for name in FILES:
-        target.write(name, (record.folder / name).read_bytes())
+    for name in FILES[:-1]:
+        target.write(name, record.content(name))
+    target.finish(record.result)
     return target
 
 
@@ -112,9 +111,9 @@ def likenesses(records: Iterable[RunRecord]) -> pd.DataFrame:
 
 def kernels(record: RunRecord) -> dict[str, tuple[correlation.Matrix, correlation.Matrix]]:
     """The kept max-kernel matrices of a run: layer -> (B0's, B2's)."""
-    with np.load(record.folder / "kernels.npz") as arrays:
-        layers = dict.fromkeys(name.rpartition("/")[0] for name in arrays)
-        return {layer: (arrays[f"{layer}/{MAIN}"], arrays[f"{layer}/B2"]) for layer in layers}
+    arrays = record.arrays("kernels.npz")
+    layers = dict.fromkeys(name.rpartition("/")[0] for name in arrays)
+    return {layer: (arrays[f"{layer}/{MAIN}"], arrays[f"{layer}/B2"]) for layer in layers}
 
 
 def likeness_maps(records: Iterable[RunRecord], reading: str) -> dict[str, dict[str, dict[str, np.ndarray]]]:
@@ -140,7 +139,7 @@ def ckas(table: pd.DataFrame) -> pd.DataFrame:
 
 def _gathered(records: Iterable[RunRecord], name: str) -> pd.DataFrame:
     tables = [
-        pd.read_csv(record.folder / name).assign(
+        pd.read_csv(io.BytesIO(record.content(name))).assign(
             experiment=record.config.experiment, method=record.config.method, seed=record.config.seed
         )
         for record in sorted(

@@ -60,11 +60,7 @@ def gather(folders: Iterable[str | Path]) -> Shelf:
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         for record in find(*folders):
-            try:
-                finished = record.result is not None
-            except ValueError as error:
-                warnings.warn(f"run record passed over: {record.folder.name}/result.json: {error}", stacklevel=1)
-                continue
+            finished = record.result is not None
             name = f"{record.config.experiment}/{record.folder.name}"
             training = identity(record.config)
             tables = [table for table, known in asked.items() if training in known]

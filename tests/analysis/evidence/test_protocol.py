@@ -129,7 +129,7 @@ def test_kept_records_hold_what_the_checkpoint_tells(tmp_path: Path) -> None:
     run = dhm.fit(small_config(epochs=1), runs_dir=tmp_path / "runs", accelerator="cpu", progress=False)
     record = kept.keep(run, tmp_path / "records")
     names = {file.name for file in record.folder.iterdir()}
-    assert names == {"config.json", "env.json", "metrics.jsonl", "result.json", "predictions-last.npz",
+    assert names == {"config.json", "env.json", "metrics.jsonl", "result.json", "SHA256SUMS", "predictions-last.npz",
                      "predictions-best.npz", "gradients.csv", "likeness.csv", "kernels.npz"}  # fmt: skip
     assert record.result == run.result
     net = dhm.load_trained(run)
@@ -168,7 +168,7 @@ def test_any_finished_run_is_kept(changes: dict, measured: set[str], tmp_path: P
     (run.folder / "notes.txt").write_text("mine")
     (run.folder / ".last.pt.4242.partial").write_bytes(b"half")
     record = kept.keep(run, tmp_path / "records")
-    assert {file.name for file in record.folder.iterdir()} == {*kept.FILES, *measured}
+    assert {file.name for file in record.folder.iterdir()} == {*kept.FILES, "SHA256SUMS", *measured}
 
 
 def test_unfinished_runs_are_not_kept(tmp_path: Path) -> None:

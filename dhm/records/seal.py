@@ -1,0 +1,42 @@
+"""The seal of a finished run: a checksum of every file, against which each is held when it is read.
+
+It is written in the form of `sha256sum`, which checks a record too: `sha256sum --check SHA256SUMS` in its folder.
+Checkpoints are left out, since they hold checksums of their own, and so is what others put there.
+"""
+
+import hashlib
+from pathlib import Path
+
+NAME = "SHA256SUMS"
+_SUFFIXES = (".json", ".jsonl", ".npz", ".csv")
+
+
+def of(folder: Path, result: str, content: bytes) -> bytes:
+    """The seal of what lies in a folder and of the file `result`, which is written after it."""
+    files = [file for file in folder.iterdir() if file.suffix in _SUFFIXES and not file.name.startswith(".")]
+    digests = {file.name: _digest(file.read_bytes()) for file in files} | {result: _digest(content)}
+    return "".join(f"{digest}  {name}\n" for name, digest in sorted(digests.items())).encode()
+
+
+def read(folder: Path) -> dict[str, str]:
+    """The checksum of each file by its name; empty where a folder has no seal, as records of older versions.
+
+    Raises:
+        ValueError: the seal itself is damaged.
+    """
+    file = folder / NAME
+    if not file.is_file():
+        return {}
+    lines = [line.partition("  ") for line in file.read_text().splitlines()]
+    if not lines or not all(len(digest) == 64 and name for digest, _, name in lines):
+        raise ValueError("its lines are not those of sha256sum")
+    return {name: digest for digest, _, name in lines}
+
+
+def holds(content: bytes, digest: str) -> bool:
+    """Whether a file's content is what was sealed."""
+    return _digest(content) == digest
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
