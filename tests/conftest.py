@@ -12,6 +12,16 @@ from dhm import Config, RunRecord
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--long", action="store_true", help="the long version of tests/reliability, about an hour")
+
+
+@pytest.fixture(scope="session")
+def long(request: pytest.FixtureRequest) -> bool:
+    """Whether the long version of a test is asked for."""
+    return request.config.getoption("--long")
+
+
 def small_config(**changes) -> Config:
     """A run of a second: ResNet-8 on 640 images of 8 x 8."""
     settings = {

@@ -9,7 +9,6 @@ from functools import cached_property
 from typing import Any, ClassVar
 
 import torch
-from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as VF
@@ -43,7 +42,8 @@ def transform(kind: str, size: int) -> v2.Transform:
 @dataclass(frozen=True)
 class _Cut(Dataset):
     """The images of one pass, for the worker processes: what augmentation draws is a function of `position` and the
-    image's index alone. An image that cannot be read comes as the sentence that says so."""
+    image's index alone. An image that cannot be read comes as the sentence that says so, one that is gone as an
+    error."""
 
     items: Sequence[str | torch.Tensor]
     change: v2.Transform
@@ -52,18 +52,15 @@ class _Cut(Dataset):
     def __len__(self) -> int:
         return len(self.items)
 
-    def __getitem__(self, index: int) -> torch.Tensor | str:
+    def __getitem__(self, index: int) -> torch.Tensor | str | FileNotFoundError:
+        item = self.items[index]
         try:
-            image = self._open(self.items[index])
+            image = open_image(item) if isinstance(item, str) else VF.to_pil_image(item)
         except InputError as error:
-            return str(error)
+            return str(error) if os.path.exists(str(item)) else FileNotFoundError(item)
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed_of(_STREAM, *self.position, index))
             return self.change(image)
-
-    @staticmethod
-    def _open(item: str | torch.Tensor) -> Image.Image:
-        return open_image(item) if isinstance(item, str) else VF.to_pil_image(item)
 
 
 def _own_cores() -> int:
@@ -72,11 +69,15 @@ def _own_cores() -> int:
     return max(1, min(8, cores // int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
 
 
-def _collate(images: list[torch.Tensor | str]) -> tuple[torch.Tensor | None, list[int], list[str]]:
-    """The images that could be read as one block, their places in the batch, and what is wrong with the others."""
+def _collate(
+    images: list[torch.Tensor | str | FileNotFoundError],
+) -> tuple[torch.Tensor | None, list[int], list[str], list[str]]:
+    """The images that could be read as one block, their places in the batch, what is wrong with others, and the files
+    of those that are gone."""
     read = [i for i, image in enumerate(images) if isinstance(image, torch.Tensor)]
     block = torch.stack([images[i] for i in read]) if read else None  # type: ignore[misc]
-    return block, read, [image for image in images if isinstance(image, str)]
+    gone = [str(image) for image in images if isinstance(image, FileNotFoundError)]
+    return block, read, [image for image in images if isinstance(image, str)], gone
 
 
 @dataclass(frozen=True)
@@ -161,7 +162,11 @@ class Streamed:
     def _read(
         self, batches: Sequence[torch.Tensor], cut: _Cut
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor, list[str]]]:
-        """Pixels and labels of each batch on the device, and sentences on the images that are missing from it."""
+        """Pixels and labels of each batch on the device, and sentences on the images that are missing from it.
+
+        Raises:
+            InputError: a file is gone, as when a disk is: that is no fault of one image, and no run goes on so.
+        """
         device = self.labels.device
         workers = _own_cores() if self.workers is None else self.workers
         options: dict[str, Any] = {"prefetch_factor": 4} if workers else {}
@@ -169,7 +174,12 @@ class Streamed:
             cut, batch_sampler=[chosen.tolist() for chosen in batches], num_workers=workers,  # type: ignore[arg-type]
             collate_fn=_collate, pin_memory=device.type == "cuda", generator=torch.Generator(), **options,
         )  # fmt: skip
-        for chosen, (block, read, unreadable) in zip(batches, loader, strict=True):
+        for chosen, (block, read, unreadable, gone) in zip(batches, loader, strict=True):
+            if gone:
+                raise InputError(
+                    f"the image {gone[0]} is gone, which was there when the run was started; bring it back, and the "
+                    "same command goes on from the last checkpoint"
+                )
             if block is None:
                 block = torch.empty(0, 3, self.image_size, self.image_size, dtype=torch.uint8)
             labels = self.labels[upload(chosen[read], device)]

@@ -82,7 +82,9 @@ class RunRecord:
                 f"{folder}/config.json is not that of the run its folder is named after but of {config.name}: it is "
                 "damaged or was edited"
             )
-        return cls(folder, config)
+        record = cls(folder, config)
+        record.content("config.json")  # against the seal
+        return record
 
     @property
     def result(self) -> dict[str, Any] | None:
