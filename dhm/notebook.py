@@ -106,9 +106,8 @@ def _writable(output: Path) -> Path:
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         there = output.exists()
-        with open(output, "ab"):  # and nothing written yet
-            pass
-        if not there:
+        output.open("ab").close()
+        if not there:  # nothing is written yet
             output.unlink()
     except OSError as error:
         raise InputError(f"{output} cannot be written: {error.strerror}") from None

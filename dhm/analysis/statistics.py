@@ -2,11 +2,10 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 
 import numpy as np
 from scipy import stats
-from statsmodels.stats import contingency_tables
 from statsmodels.stats.multitest import multipletests
 
 from dhm.analysis.variants import spoken
@@ -32,16 +31,16 @@ class Sample:
 
     def interval(self, confidence: float = 1 - LEVEL) -> tuple[float, float]:
         """Of the mean, by Student's t; infinite for fewer than two runs."""
-        if self.n < 2:
-            return -math.inf, math.inf
-        half = float(stats.t.ppf((1 + confidence) / 2, self.n - 1)) * self.std / math.sqrt(self.n)
-        return self.mean - half, self.mean + half
+        return self._around(confidence, 1 / max(self.n, 1))
 
-    def prediction(self, confidence: float = 1 - LEVEL) -> tuple[float, float]:
+    def prediction(self) -> tuple[float, float]:
         """Where one more run would fall, mean ± t(n - 1) s sqrt(1 + 1/n); infinite for fewer than two runs."""
+        return self._around(1 - LEVEL, 1 + 1 / max(self.n, 1))
+
+    def _around(self, confidence: float, variance: float) -> tuple[float, float]:
         if self.n < 2:
             return -math.inf, math.inf
-        half = float(stats.t.ppf((1 + confidence) / 2, self.n - 1)) * self.std * math.sqrt(1 + 1 / self.n)
+        half = float(stats.t.ppf((1 + confidence) / 2, self.n - 1)) * self.std * math.sqrt(variance)
         return self.mean - half, self.mean + half
 
     def __str__(self) -> str:
@@ -54,17 +53,20 @@ Samples = dict[tuple[str, str], Sample]
 """(network, variant) -> errors over seeds; a variant is a method, or one of `dhm.analysis.variants`."""
 
 
+def networks_of(source: Samples) -> list[str]:
+    """The networks of a source, each once, in its order."""
+    return list(dict.fromkeys(network for network, _ in source))
+
+
 @dataclass(frozen=True)
-class Gain:
-    """How much lower the second error is than the first, in points.
+class Difference:
+    """A difference of means, in points.
 
     Attributes:
         label: the row of the table.
-        value: mean of the first minus mean of the second.
-        low, high: Welch interval at `confidence`; infinite where a side has a single run.
-        p: two-sided Welch p-value, NaN likewise.
-        confidence: of the interval; `holm` raises it to what its procedure leaves the row.
-        adjusted_p: by Holm over the table.
+        low, high: its interval; infinite where a sample has a single run.
+        p: two-sided p-value of no difference, NaN likewise.
+        fewest: runs of the sample that has fewest.
     """
 
     label: str
@@ -72,39 +74,56 @@ class Gain:
     low: float
     high: float
     p: float
+    fewest: int
+
+
+@dataclass(frozen=True)
+class Gain(Difference):
+    """How much lower the second error is than the first, with Welch's interval, which `holm` widens.
+
+    Attributes:
+        adjusted_p: by Holm over the table.
+    """
+
     first: Sample
     second: Sample
-    confidence: float = 1 - LEVEL
     adjusted_p: float = math.nan
 
     def mirrored(self) -> "Gain":
         """The gain of the first over the second."""
-        turned = replace(self, value=-self.value, low=-self.high, high=-self.low)
-        return replace(turned, first=self.second, second=self.first)
+        turned = replace(self, first=self.second, second=self.first)
+        return replace(turned, value=-self.value, low=-self.high, high=-self.low)
 
 
-def welch(label: str, first: Sample, second: Sample, confidence: float = 1 - LEVEL) -> Gain:
+def interval(value: float, cells: Sequence[Sample], level: float) -> tuple[float, float, float, int]:
+    """Low and high end, p-value and fewest runs, as of `Difference`, of a value made of the samples' means, each added
+    or subtracted.
+
+    The variance is the sum of the samples' s^2 / n, the degrees of freedom are Satterthwaite's; no equal variances are
+    assumed. Of two samples this is Welch's test.
+    """
+    fewest = min(cell.n for cell in cells)
+    if fewest < 2:
+        return -math.inf, math.inf, math.nan, fewest
+    parts = [cell.std**2 / cell.n for cell in cells]
+    error = math.sqrt(sum(parts))
+    if error == 0:
+        return value, value, float(value == 0), fewest
+    freedom = sum(parts) ** 2 / sum(part**2 / (cell.n - 1) for part, cell in zip(parts, cells, strict=True))
+    half = float(stats.t.isf(level / 2, freedom)) * error
+    return value - half, value + half, 2 * float(stats.t.sf(abs(value) / error, freedom)), fewest
+
+
+def welch(label: str, first: Sample, second: Sample, level: float = LEVEL) -> Gain:
     """Gain of `second` over `first` with Welch's unequal-variance interval."""
     value = first.mean - second.mean
-    if first.n < 2 or second.n < 2:
-        return Gain(label, value, -math.inf, math.inf, math.nan, first, second, confidence)
-    a, b = first.std**2 / first.n, second.std**2 / second.n
-    p = float(stats.ttest_ind_from_stats(*_plain(first), *_plain(second), equal_var=False).pvalue)
-    if a + b == 0:
-        return Gain(label, value, value, value, float(value == 0), first, second, confidence)
-    freedom = (a + b) ** 2 / (a**2 / (first.n - 1) + b**2 / (second.n - 1))
-    half = float(stats.t.ppf((1 + confidence) / 2, freedom)) * math.sqrt(a + b)
-    return Gain(label, value, value - half, value + half, p, first, second, confidence)
+    return Gain(label, value, *interval(value, (first, second), level), first, second)
 
 
-def _plain(sample: Sample) -> tuple[float, float, int]:
-    return sample.mean, sample.std, sample.n
-
-
-def holm(gains: Sequence[Gain], planned: int = 0, level: float = LEVEL) -> list[Gain]:
+def holm(gains: Sequence[Gain], planned: int = 0) -> list[Gain]:
     """The rows of one table, with Holm's adjusted p-values and intervals at the level the procedure leaves each row.
 
-    Sorted by p, the i-th of m rows (from 0) is tested at level / (m - i), as long as all before it were rejected;
+    Sorted by p, the i-th of m rows (from 0) is tested at `LEVEL` / (m - i), as long as all before it were rejected;
     from the first that is not, all are shown at that row's level. So an interval excludes 0 exactly where Holm
     rejects. Rows without a p-value (a single run) do not count toward m.
 
@@ -112,37 +131,23 @@ def holm(gains: Sequence[Gain], planned: int = 0, level: float = LEVEL) -> list[
         planned: rows the table will have when all of its runs are done; those to come count toward m as if they
             were not rejected, so that a row that is decided stays so.
     """
-    tested = [i for i, gain in enumerate(gains) if not math.isnan(gain.p)]
     result = list(gains)
+    tested = [i for i, gain in enumerate(gains) if not math.isnan(gain.p)]
     if not tested:
         return result
-    m = max(planned, len(tested))
     p = [gains[i].p for i in tested]
-    adjusted = multipletests(p + [1.0] * (m - len(p)), alpha=level, method="holm")[1]
-    order = sorted(range(len(tested)), key=lambda k: p[k])
-    share, stopped = level / m, False
-    for step, k in enumerate(order):
-        if not stopped:
-            share = level / (m - step)
-            stopped = gains[tested[k]].p > share
-        row = gains[tested[k]]
-        widened = welch(row.label, row.first, row.second, 1 - share)
-        result[tested[k]] = replace(widened, adjusted_p=float(adjusted[k]))
+    m = max(planned, len(p))
+    rejected, adjusted, *_ = multipletests(p + [1.0] * (m - len(p)), alpha=LEVEL, method="holm")
+    for i, rank, corrected in zip(tested, stats.rankdata(p, "ordinal") - 1, adjusted, strict=False):
+        share = LEVEL / float(m - min(rank, rejected.sum()))
+        widened = welch(gains[i].label, gains[i].first, gains[i].second, share)
+        result[i] = replace(widened, adjusted_p=float(corrected))
     return result
 
 
 def verdict(
-    gain: Gain, paper_gain: float | None, same_data: bool, seeds: int, at_least: float | None = None
-) -> str:  # fmt: skip
-    """One of the words of the protocol for a row, see `word`."""
-    fewest = min(gain.first.n, gain.second.n)
-    return word(gain.value, gain.low, gain.high, fewest, paper_gain, same_data, seeds, at_least)
-
-
-def word(
-    value: float, low: float, high: float, fewest: int, paper_gain: float | None, same_data: bool, seeds: int,
-    at_least: float | None = None,
-) -> str:  # fmt: skip
+    gain: Difference, paper_gain: float | None, same_data: bool, seeds: int, at_least: float | None = None
+) -> str:
     """What a gain and its adjusted interval come to.
 
     On the paper's data set: "reproduced" (the lower bound is above 0), "contradicted" (the upper bound is below half
@@ -154,15 +159,15 @@ def word(
     within `MARGIN` of 0, and one that leaves out 0 otherwise contradicts.
 
     Args:
-        fewest: runs on the side that has fewer.
         at_least: the gain that is claimed, if more or less than any; an interval above it reproduces, one below it
             contradicts, whatever the paper's own gain.
     """
-    if fewest == 0:
+    value, low, high = gain.value, gain.low, gain.high
+    if gain.fewest == 0:
         return "not run"
     if at_least is None and paper_gain is not None and paper_gain < 0:
-        return word(-value, -high, -low, fewest, -paper_gain, same_data, seeds)
-    if fewest == 1:
+        value, low, high, paper_gain = -value, -high, -low, -paper_gain
+    if gain.fewest == 1:
         if paper_gain is None and at_least is None:
             return "one run"
         if at_least:
@@ -170,8 +175,8 @@ def word(
         tie = abs(value) <= (MARGIN if paper_gain == 0 else 0)
         told = "is a tie" if tie else f"{'agrees' if value > 0 and paper_gain != 0 else 'disagrees'} in sign"
         return f"{told} (one run)"
-    if fewest < seeds:
-        return f"incomplete ({fewest} of {seeds} seeds)"
+    if gain.fewest < seeds:
+        return f"incomplete ({gain.fewest} of {seeds} seeds)"
     if at_least is not None:
         holds, fails = low > at_least, high < at_least
     elif paper_gain == 0:
@@ -188,40 +193,36 @@ def word(
 
 @dataclass(frozen=True)
 class Equivalence:
-    """Whether a figure of ours is the printed one, by two one-sided Welch tests (TOST, Schuirmann 1987).
+    """Whether a figure of ours is the printed one to within `MARGIN`: two one-sided Welch tests (Schuirmann 1987).
 
     Attributes:
-        difference: ours minus the paper's, in points.
-        low, high: interval of the difference at 1 - 2 level; inside the margin exactly where the test concludes.
+        low, high: interval of the difference at 1 - 2 `LEVEL`; inside the margin exactly where the test concludes.
         p: of the hypothesis that they differ by the margin or more; small means the same.
     """
 
-    difference: float
     low: float
     high: float
     p: float
-    margin: float
 
-    def word(self, level: float = LEVEL) -> str:
+    def word(self) -> str:
         """ "the same" within the margin, "different" where the interval leaves out 0, or "undecided"."""
-        if self.p <= level:
-            return f"the same within {self.margin:g}"
+        if self.p <= LEVEL:
+            return f"the same within {MARGIN:g}"
         return "undecided" if self.low <= 0 <= self.high else "different"
 
 
-def tost(ours: Sample, printed: Sample, margin: float = MARGIN, level: float = LEVEL) -> Equivalence | None:
+def tost(ours: Sample, printed: Sample) -> Equivalence | None:
     """Equivalence of two figures, both with the error of their own runs; None where a side has a single run."""
     if ours.n < 2 or printed.n < 2:
         return None
-    mean, std, n = _plain(printed)
-    sides = (
+    above, below = (
         stats.ttest_ind_from_stats(
-            *_plain(ours), mean + shift, std, n, equal_var=False, alternative="greater" if shift < 0 else "less"
+            *astuple(ours), printed.mean + shift, printed.std, printed.n, equal_var=False, alternative=side
         ).pvalue
-        for shift in (-margin, margin)
+        for shift, side in ((-MARGIN, "greater"), (MARGIN, "less"))
     )
-    gap = welch("", ours, printed, 1 - 2 * level)
-    return Equivalence(gap.value, gap.low, gap.high, float(max(sides)), margin)
+    gap = welch("", ours, printed, 2 * LEVEL)
+    return Equivalence(gap.low, gap.high, float(max(above, below)))
 
 
 def power(gain: float, std: float, seeds: int, level: float = LEVEL) -> float:
@@ -239,33 +240,29 @@ def power(gain: float, std: float, seeds: int, level: float = LEVEL) -> float:
     return (1.0 if math.isnan(near) else float(near)) + (0.0 if math.isnan(far) else float(far))
 
 
-def seeds_needed(gain: float, std: float, wanted: float = 0.8, level: float = LEVEL, most: int = 1000) -> int | None:
-    """The fewest runs on each side that tell a gain with that chance; None if `most` do not."""
-    return next((n for n in range(2, most + 1) if power(gain, std, n, level) >= wanted), None)
+def seeds_needed(gain: float, std: float, level: float = LEVEL) -> int | None:
+    """The fewest runs on each side that tell a gain with a chance of 80 %; None if 1,000 do not."""
+    return next((n for n in range(2, 1001) if power(gain, std, n, level) >= 0.8), None)
 
 
-def mcnemar(only_first: int, only_second: int) -> float:
-    """Two-sided p-value of McNemar's exact test of two classifiers on the same images.
-
-    It speaks of the choice of test images alone: were a training repeated with another seed, both counts would change.
-
-    Args:
-        only_first, only_second: images that one gets wrong and the other right.
-    """
-    if only_first + only_second == 0:
-        return 1.0
-    table = [[0, only_first], [only_second, 0]]
-    return float(contingency_tables.mcnemar(table, exact=True).pvalue)
-
-
-def above_chance(percent: float, images: int, classes: int, level: float = 0.01) -> bool:
-    """Whether an accuracy on so many images is beyond guessing among the classes, by the binomial test."""
+def above_chance(percent: float, images: int, classes: int) -> bool:
+    """Whether an accuracy on so many images is beyond guessing among the classes, by the binomial test at 1 %."""
     right = round(percent * images / 100)
-    return bool(stats.binomtest(right, images, 1 / classes, "greater").pvalue < level)
+    return bool(stats.binomtest(right, images, 1 / classes, "greater").pvalue < 0.01)
 
 
 COMPARISONS = (("baseline", "dhm"), ("baseline", "dsl"), ("dsl", "dhm"))
 """(first, second) of the comparisons the paper makes; a gain is first minus second."""
+
+
+def compared(source: Samples, comparisons: Sequence[tuple[str, str]]) -> list[tuple[str, str, str]]:
+    """(network, first, second) of all comparisons of which a source has both sides, network by network."""
+    return [
+        (network, first, second)
+        for network in networks_of(source)
+        for first, second in comparisons
+        if {(network, first), (network, second)} <= source.keys()
+    ]
 
 
 def label(network: str, first: str, second: str) -> str:

@@ -3,6 +3,6 @@
 from dhm.plots.curves import ranges, training
 from dhm.plots.errors import ablation, errors, forest
 from dhm.plots.price import price
-from dhm.plots.style import save, show
+from dhm.plots.style import show
 
-__all__ = ["ablation", "errors", "forest", "price", "ranges", "save", "show", "training"]
+__all__ = ["ablation", "errors", "forest", "price", "ranges", "show", "training"]

@@ -6,41 +6,35 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from dhm.plots.style import METHODS, NAMES, figure
+from dhm.analysis.variants import spoken
+from dhm.plots.style import METHODS, figure, line
 
 AXES = {
-    "between filters": ("filter of {second}", "filter of {first}"),
-    "between channels": ("input channel of {second}", "input channel of {first}"),
+    "between filters": ("filter of B2", "filter of B0"),
+    "between channels": ("input channel of B2", "input channel of B0"),
     "entry by entry": ("input channel", "output channel"),
 }
 
 
-def heatmaps(
-    maps: Mapping[str, Mapping[str, np.ndarray]], reading: str, first: str = "B0", second: str = "B2"
-) -> Figure:
+def heatmaps(maps: Mapping[str, Mapping[str, np.ndarray]], reading: str) -> Figure:
     """Maps of one reading: a row for each layer, DSL left and DHM right as in Figure 4.
 
     Args:
         maps: layer -> method -> map. All share one colour scale, symmetric about 0.
         reading: a name of `dhm.analysis.features.correlation.READINGS`; it names the axes.
     """
-    layers = list(maps)
-    methods = list(maps[layers[0]])
+    shape = len(maps), len(next(iter(maps.values())))
     limit = max(float(np.quantile(np.abs(m), 0.995)) for by_method in maps.values() for m in by_method.values())
-    fig, axes = figure(len(layers), len(methods), (0.9 + 2.9 * len(methods), 0.6 + 2.7 * len(layers)))
-    x, y = (label.format(first=first, second=second) for label in AXES[reading])
-    for row, layer in enumerate(layers):
-        for column, method in enumerate(methods):
-            ax = axes[row * len(methods) + column]
-            image = ax.imshow(
-                maps[layer][method], cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="nearest", aspect="auto"
-            )
-            ax.grid(False)
-            ax.set_title(f"{layer}, {NAMES.get(method, method)}")
-            if row == len(layers) - 1:
-                ax.set_xlabel(x)
-            if column == 0:
-                ax.set_ylabel(y)
+    fig, axes = figure(*shape, (0.9 + 2.9 * shape[1], 0.6 + 2.7 * shape[0]))
+    drawn = [(f"{layer}, {spoken(method)}", m) for layer, row in maps.items() for method, m in row.items()]
+    for ax, (title, values) in zip(axes, drawn, strict=True):
+        image = ax.imshow(values, cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="nearest", aspect="auto")
+        ax.grid(False)
+        ax.set_title(title)
+    for ax in axes[-shape[1] :]:
+        ax.set_xlabel(AXES[reading][0])
+    for ax in axes[:: shape[1]]:
+        ax.set_ylabel(AXES[reading][1])
     what = "product of normalised entries" if reading == "entry by entry" else "correlation"
     fig.colorbar(image, ax=axes, label=what, shrink=0.6, extend="both")
     return fig
@@ -66,7 +60,7 @@ def nulls(table: pd.DataFrame) -> Figure:
         title, _, what = statistic.partition(": ")
         ax.set(title=title, xlabel=what, yticks=range(len(layers)), ylim=(len(layers) - 0.5, -0.5))
         ax.set_yticklabels(layers if ax is axes[0] else [])
-    handles = [axes[0].plot([], [], "o", color=METHODS[method], label=NAMES[method])[0] for method in methods]
-    handles += axes[0].plot([], [], color="#bbbbbb", linewidth=6, label="without correspondence (95%)")
+    handles = [line(spoken(method), METHODS[method], marker="o", linestyle="") for method in methods]
+    handles.append(line("without correspondence (95%)", "#bbbbbb", linewidth=6))
     fig.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False)
     return fig

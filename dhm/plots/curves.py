@@ -1,6 +1,6 @@
 """Training curves in the manner of Figures 2 and 3."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -9,18 +9,20 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from dhm.analysis.variants import method_of, spoken
-from dhm.plots.style import METHODS, band, figure
+from dhm.branches import MAIN
+from dhm.plots.style import METHODS, band, beside, figure, line, over_epochs
 
 Epochs = Sequence[Mapping[str, Any]]
 """The metrics of a run record, one entry an epoch."""
+UNIT = "top-1 accuracy of B0 (%)"
+END: dict[str, Any] = {"marker": "D", "markerfacecolor": "white", "markersize": 6}
+"""The diamond at the end of a run."""
 INSET_LEFT, INSET_BOTTOM, INSET_HEIGHT = 0.40, 0.06, 0.42
 """Where the zoomed part stands and its largest height, in shares of the axes."""
 
 
 def training(
-    panels: Mapping[str, Mapping[str, Epochs]],
-    plain: Mapping[str, Mapping[str, float]] | None = None,
-    zoom: int | None = None,
+    panels: Mapping[str, Mapping[str, Epochs]], plain: Mapping[str, Mapping[str, float]] | None = None, zoom: int = 0
 ) -> Figure:
     """Top-1 accuracy of B0 in training (solid) and validation (dashed), all variants in one axis, the end zoomed in.
 
@@ -31,21 +33,18 @@ def training(
         panels: title, e.g. a network -> variant -> metrics of its run.
         plain: the same -> accuracy in percent on the training images as they are, in eval mode, after the last epoch;
             drawn as a diamond.
-        zoom: epochs in the zoomed part, a third of them by default.
+        zoom: epochs in the zoomed part; 0 for a third of them.
     """
     fig, axes = figure(1, len(panels), (1.5 + 5.6 * len(panels), 4.4))
-    names = list(dict.fromkeys(name for runs in panels.values() for name in runs))
     for ax, (title, runs) in zip(axes, panels.items(), strict=True):
         marks = (plain or {}).get(title, {})
         _draw(ax, runs, marks)
-        ax.set(title=title, xlabel="epoch", ylabel="top-1 accuracy of B0 (%)")
-        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        over_epochs(ax, title, UNIT)
         _magnify(ax, runs, marks, zoom)
-    lines = [*_named(names), *_training_and_validation()]
+    lines = _legend(panels)
     if plain:
-        end = {"marker": "D", "markerfacecolor": "white", "linestyle": "none", "markersize": 6}
-        lines.append(Line2D([], [], color="#222222", label="training images,\neval mode, no\naugmentation", **end))  # type: ignore[arg-type]
-    axes[-1].legend(handles=lines, loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
+        lines.append(line("training images,\neval mode, no\naugmentation", linestyle="none", **END))
+    beside(axes[-1], lines)
     return fig
 
 
@@ -64,37 +63,33 @@ def ranges(panels: Mapping[str, Mapping[str, Sequence[Epochs]]]) -> Figure:
     fig, axes = figure(rows, columns, (1.6 + 4.4 * columns, 3.8 * rows))
     for ax, (title, variants) in zip(axes, panels.items(), strict=False):
         for name, runs in variants.items():
-            for number, line in ((1, "-"), (2, "--")):
-                band(ax, [accuracies(metrics)[number] for metrics in runs], METHODS[method_of(name)], line)
-        ax.set(title=title, xlabel="epoch", ylabel="top-1 accuracy of B0 (%)")
-        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+            bands(ax, runs, METHODS[method_of(name)])
+        over_epochs(ax, title, UNIT)
     for ax in axes[len(panels) :]:
         ax.set_axis_off()
-    drawn = dict.fromkeys(name for variants in panels.values() for name in variants)
-    axes[columns - 1].legend(
-        handles=[*_named(drawn), *_training_and_validation()],
-        loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False,
-    )  # fmt: skip
+    beside(axes[columns - 1], _legend(panels))
     return fig
 
 
-def _named(variants: Iterable[str]) -> list[Line2D]:
-    return [Line2D([], [], color=METHODS[method_of(name)], label=spoken(name)) for name in variants]
+def _legend(panels: Mapping[str, Mapping[str, object]]) -> list[Line2D]:
+    """Every variant of some panels, and the two kinds of lines."""
+    names = dict.fromkeys(name for variants in panels.values() for name in variants)
+    variants = [line(spoken(name), METHODS[method_of(name)]) for name in names]
+    return [*variants, line("training"), line("validation", linestyle="--")]
 
 
-def _training_and_validation() -> list[Line2D]:
-    return [
-        Line2D([], [], color="#222222", label="training"),
-        Line2D([], [], color="#222222", linestyle="--", label="validation"),
-    ]
+def bands(ax: Axes, runs: Sequence[Epochs], colour: str, head: str = MAIN) -> None:
+    """A classifier's accuracy over several runs as `band` draws it: training solid, on the other images dashed."""
+    for number, style in ((1, "-"), (2, "--")):
+        band(ax, [accuracies(metrics, head)[number] for metrics in runs], colour, style)
 
 
-def accuracies(epochs: Epochs) -> tuple[list[int], list[float], list[float]]:
-    """Epochs counted from 1, and B0's training and validation accuracy after each, in percent."""
+def accuracies(epochs: Epochs, head: str = MAIN) -> tuple[list[int], list[float], list[float]]:
+    """Epochs counted from 1, and a classifier's training and validation accuracy after each, in percent."""
     return (
-        [line["epoch"] + 1 for line in epochs],
-        [100 * line["train"]["accuracy/B0"] for line in epochs],
-        [100 - line["test"]["B0"]["top1_error"] for line in epochs],
+        list(range(1, len(epochs) + 1)),
+        [100 * each["train"][f"accuracy/{head}"] for each in epochs],
+        [100 - each["test"][head]["top1_error"] for each in epochs],
     )
 
 
@@ -105,12 +100,10 @@ def _draw(ax: Axes, runs: Mapping[str, Epochs], marks: Mapping[str, float]) -> N
         ax.plot(epochs, train, color=colour, linewidth=1.4)
         ax.plot(epochs, validation, color=colour, linewidth=1.4, linestyle="--")
         if name in marks:
-            ax.plot(
-                epochs[-1], marks[name], marker="D", color=colour, markerfacecolor="white", markersize=6, clip_on=False
-            )
+            ax.plot(epochs[-1], marks[name], color=colour, clip_on=False, **END)
 
 
-def _magnify(ax: Axes, runs: Mapping[str, Epochs], marks: Mapping[str, float], zoom: int | None) -> None:
+def _magnify(ax: Axes, runs: Mapping[str, Epochs], marks: Mapping[str, float], zoom: int) -> None:
     """Draw the last epochs again, larger, in room made below the curves."""
     last = max(len(lines) for lines in runs.values())
     first = max(1, last - (zoom or max(2, last // 3)) + 1)

@@ -8,7 +8,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from dhm.analysis.theory.smooth import Course
-from dhm.plots.style import METHODS, NAMES, figure
+from dhm.analysis.variants import spoken
+from dhm.plots.style import METHODS, figure
 
 EXPANSIONS = {"printed": ("Eq. 11 as printed", "#d55e00", "o"), "full": ("full second order", "#0072b2", "s")}
 PARTS = {
@@ -59,14 +60,11 @@ def term_sizes(measured: pd.DataFrame) -> Figure:
         measured: of `branching.measure_pairs`; drawn are means over seeds at the augmentation's own size.
     """
     rows = measured[measured["scale"] == 1].assign(perturbation=lambda t: t["noise"] + ", " + t["how"])
-    table = rows.groupby(["perturbation", "method", "pair", "part"], sort=False)[["relative", "error"]].mean()
-    table = table.reset_index()
-    perturbations, pairs = (
-        [name for name in PERTURBATIONS if name in set(table["perturbation"])],
-        list(table["pair"].unique()),
-    )
+    groups = rows.groupby(["perturbation", "method", "pair", "part"], sort=False)
+    table = groups[["relative", "error"]].mean().reset_index()
+    perturbations = [name for name in PERTURBATIONS if name in set(table["perturbation"])]
     methods = [method for method in METHODS if method in set(table["method"])]
-    groups = [(method, pair) for method in methods for pair in pairs]
+    groups = [(method, pair) for method in methods for pair in table["pair"].unique()]
     fig, axes = figure(1, len(perturbations), (1.2 + 4.3 * len(perturbations), 0.9 + 0.62 * len(groups)))
     for ax, perturbation in zip(axes, perturbations, strict=True):
         chosen = table[table["perturbation"] == perturbation].set_index(["method", "pair", "part"])
@@ -81,7 +79,7 @@ def term_sizes(measured: pd.DataFrame) -> Figure:
         ax.set(title=PERTURBATIONS[perturbation], xlabel="relative to the zeroth-order term")
         ax.xaxis.set_major_locator(MaxNLocator(4))
         ax.set(yticks=range(len(groups)), ylim=(len(groups) - 0.5, -0.5))
-        ax.set_yticklabels([f"{NAMES[method]}  {pair}" for method, pair in groups] if ax is axes[0] else [])
+        ax.set_yticklabels([f"{spoken(method)}  {pair}" for method, pair in groups] if ax is axes[0] else [])
     fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
     return fig
 
@@ -93,7 +91,7 @@ def parting(course: Course, sigma: float, quantity: str = "value") -> Figure:
     """
     fig, axes = figure(1, 2, (9.6, 3.9))
     axes[0].plot(course.sigmas, course.along_start(course.truth), color="#222222", linewidth=2, label="truth")
-    start = course.expansion.terms[0].expand_as(course.truth)
+    start = course.terms[0].expand_as(course.truth)
     axes[0].plot(course.sigmas, course.along_start(start), ":", color="#888888", label="without noise")
     for kind, (label, colour, _) in EXPANSIONS.items():
         axes[0].plot(course.sigmas, course.along_start(course.expanded(kind)), "--", color=colour, label=label)

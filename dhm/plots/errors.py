@@ -3,40 +3,34 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
-from dhm.analysis.statistics import Gain, Samples
+from dhm.analysis.statistics import Gain, Samples, networks_of
 from dhm.analysis.variants import method_of, spoken
-from dhm.plots.style import METHODS, NAMES, figure
+from dhm.plots.style import METHODS, figure, line
 
 
 def errors(panels: Mapping[str, Samples], unit: str = "top-1 error of B0 (%)") -> Figure:
     """Mean and standard deviation over seeds for every network and method, a panel for each source, one under the
     other; no bar where there is one run."""
     panels = {title: source for title, source in panels.items() if source}
-    listed = [list(dict.fromkeys(network for network, _ in source)) for source in panels.values()]
-    heights = [1.2 + 0.45 * len(networks) for networks in listed]
+    heights = [1.2 + 0.45 * len(networks_of(source)) for source in panels.values()]
     fig, axes = figure(len(panels), 1, (8.4, sum(heights)), heights)
-    for ax, networks, (title, source) in zip(axes, listed, panels.items(), strict=True):
+    for ax, (title, source) in zip(axes, panels.items(), strict=True):
+        networks = networks_of(source)
         methods = [method for method in METHODS if any(m == method for _, m in source)]
         for offset, method in enumerate(methods):
-            rows = [i for i, network in enumerate(networks) if (network, method) in source]
-            found = [source[networks[i], method] for i in rows]
-            places = [i + 0.2 * (offset - (len(methods) - 1) / 2) for i in rows]
-            spread = [sample.std for sample in found]
+            found = {i: source[name, method] for i, name in enumerate(networks) if (name, method) in source}
+            places = [i + 0.2 * (offset - (len(methods) - 1) / 2) for i in found]
+            spread = [sample.std for sample in found.values()]
             ax.errorbar(
-                [sample.mean for sample in found], places, fmt="o", capsize=3,
+                [sample.mean for sample in found.values()], places, fmt="o", capsize=3,
                 xerr=None if all(map(math.isnan, spread)) else spread,
-                color=METHODS[method], label=NAMES[method],
+                color=METHODS[method], label=spoken(method),
             )  # fmt: skip
-        ax.set(
-            title=title,
-            xlabel=_with_spread(unit, source),
-            yticks=range(len(networks)),
-            yticklabels=networks,
-        )
-        ax.set_ylim(len(networks) - 0.5, -0.5)
+        ax.set(title=title, xlabel=_with_spread(unit, source))
+        _rows(ax, networks)
     axes[0].legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
     return fig
 
@@ -46,15 +40,12 @@ def ablation(panels: Mapping[str, Samples], variants: Sequence[str], unit: str =
 
     A line in its colour marks the first variant, which the others are read against.
     """
-    panels = {
-        title: {key: sample for key, sample in source.items() if key[1] in variants}
-        for title, source in panels.items()
-    }  # fmt: skip
+    panels = {title: {key: s for key, s in source.items() if key[1] in variants} for title, source in panels.items()}
     panels = {title: source for title, source in panels.items() if source}
     variants = [name for name in variants if any(name == other for source in panels.values() for _, other in source)]
     fig, axes = figure(1, len(panels), (1.6 + 3.6 * len(panels), 1.3 + 0.32 * len(variants)))
     for ax, (title, source) in zip(axes, panels.items(), strict=True):
-        for network in dict.fromkeys(network for network, _ in source):
+        for network in networks_of(source):
             for row, name in enumerate(variants):
                 if (network, name) not in source:
                     continue
@@ -62,14 +53,14 @@ def ablation(panels: Mapping[str, Samples], variants: Sequence[str], unit: str =
                 ax.errorbar(sample.mean, row, xerr=sample.std, fmt="o", capsize=3, color=colour)
                 if row == 0:
                     ax.axvline(sample.mean, color=colour, linewidth=1.5, zorder=1)
-        ax.set(
-            title=title,
-            xlabel=f"{_with_spread(unit, source)}\nline: {spoken(variants[0])}",
-            yticks=range(len(variants)),
-        )
-        ax.set_yticklabels([spoken(name) for name in variants] if ax is axes[0] else [])
-        ax.set_ylim(len(variants) - 0.5, -0.5)
+        ax.set(title=title, xlabel=f"{_with_spread(unit, source)}\nline: {spoken(variants[0])}")
+        _rows(ax, [spoken(name) if ax is axes[0] else "" for name in variants])
     return fig
+
+
+def _rows(ax: Axes, names: Sequence[str]) -> None:
+    """Rows with their names, the first on top."""
+    ax.set(yticks=range(len(names)), yticklabels=names, ylim=(len(names) - 0.5, -0.5))
 
 
 def _with_spread(unit: str, source: Samples) -> str:
@@ -97,11 +88,9 @@ def forest(panels: Mapping[str, Sequence[Gain]], name: Callable[[Gain], str] = l
             ax.plot(gain.value, i, "o", color=colour, markerfacecolor=colour if gain.low > 0 else "white")
         ax.axvline(0, color="#444444", linewidth=1)
         ax.set(title=title, xlabel="gain (points of top-1 error)")
-        ax.set(yticks=range(len(found)), yticklabels=[name(gain) for gain in found])
-        ax.set_ylim(len(found) - 0.5, -0.5)
-    handles = [
-        Line2D([], [], color="#444444", marker="o", linestyle="", markerfacecolor=face, label=told)
-        for face, told in (("#444444", "interval above 0"), ("white", "interval reaches 0 or below"))
-    ]
+        _rows(ax, [name(gain) for gain in found])
+    faces = {"interval above 0": "#444444", "interval reaches 0 or below": "white"}
+    dot = {"marker": "o", "linestyle": ""}
+    handles = [line(told, "#444444", markerfacecolor=face, **dot) for told, face in faces.items()]
     fig.legend(handles=handles, loc="outside lower center", ncols=2, frameon=False)
     return fig

@@ -3,7 +3,8 @@
 import pandas as pd
 from matplotlib.figure import Figure
 
-from dhm.plots.style import METHODS, NAMES, figure
+from dhm.analysis.variants import spoken
+from dhm.plots.style import METHODS, beside, figure, line
 
 
 def _stage(number: int) -> str:
@@ -27,9 +28,8 @@ def cosines(table: pd.DataFrame) -> Figure:
             shift = 0.16 * (offset - (len(methods) - 1) / 2)
             means = rows.groupby("stage")["cosine"].mean()
             ax.plot(means.index + shift, means, "-", color=METHODS[method], linewidth=1, alpha=0.6)
-            ax.plot(
-                rows["stage"] + shift, rows["cosine"], "o", color=METHODS[method], markersize=5, label=NAMES[method]
-            )
+            label = spoken(method)
+            ax.plot(rows["stage"] + shift, rows["cosine"], "o", color=METHODS[method], markersize=5, label=label)
             for row in rows.itertuples():
                 ax.plot([row.stage + shift] * 2, [row.low, row.high], color=METHODS[method], linewidth=4, alpha=0.3)
         stages = sorted(chosen["stage"].unique())
@@ -40,10 +40,15 @@ def cosines(table: pd.DataFrame) -> Figure:
     for ax in axes:
         ax.set_ylim(min(low - 0.05, -0.05), max(high + 0.05, 0.2))
     axes[0].set_ylabel("cosine of the gradients")
-    axes[-1].plot([], [], "o", color="#222222", markersize=5, label="a seed")
-    axes[-1].plot([], [], color="#222222", linewidth=1, label="mean over seeds")
-    axes[-1].plot([], [], color="#222222", linewidth=4, alpha=0.4, label="micro-batches, 95%")
-    axes[-1].legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
+    beside(
+        axes[-1],
+        [
+            *axes[-1].get_legend_handles_labels()[0],
+            line("a seed", marker="o", linestyle="", markersize=5),
+            line("mean over seeds", linewidth=1),
+            line("micro-batches, 95%", linewidth=4, alpha=0.4),
+        ],
+    )
     return fig
 
 
@@ -53,10 +58,8 @@ def over_training(table: pd.DataFrame) -> Figure:
     Args:
         table: as for `cosines`, with the column epoch.
     """
-    stages, pairs = (
-        sorted(table["stage"].unique()),
-        list(dict.fromkeys(zip(table["first"], table["second"], strict=True))),
-    )
+    stages = sorted(table["stage"].unique())
+    pairs = dict.fromkeys(zip(table["first"], table["second"], strict=True))
     styles = dict(zip(pairs, ("-", "--", ":", "-."), strict=False))
     fig, axes = figure(1, len(stages), (1.4 + 3.2 * len(stages), 3.4))
     for ax, stage in zip(axes, stages, strict=True):
@@ -65,7 +68,7 @@ def over_training(table: pd.DataFrame) -> Figure:
             means = rows.groupby("epoch")["cosine"].mean()
             ax.plot(
                 means.index, means, styles.get((first, second), "-"), marker="o", markersize=4, color=METHODS[method],
-                label=f"{NAMES[method]}  {first}, {second}",
+                label=f"{spoken(method)}  {first}, {second}",
             )  # fmt: skip
         ax.axhline(0, color="#444444", linewidth=1)
         ax.set(title=_stage(stage), xlabel="epochs of training", xticks=sorted(table["epoch"].unique()))
@@ -73,5 +76,5 @@ def over_training(table: pd.DataFrame) -> Figure:
     for ax in axes:
         ax.set_ylim(min(low - 0.05, -0.05), high + 0.05)
     axes[0].set_ylabel("cosine of the gradients")
-    axes[0].figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right upper", frameon=False)
+    fig.legend(*axes[0].get_legend_handles_labels(), loc="outside right upper", frameon=False)
     return fig

@@ -4,12 +4,11 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
 
+from dhm.analysis.variants import spoken
 from dhm.branches import MAIN
-from dhm.plots.curves import Epochs
-from dhm.plots.style import HEADS, METHODS, NAMES, band, figure
+from dhm.plots.curves import Epochs, bands
+from dhm.plots.style import HEADS, METHODS, band, beside, figure, line, over_epochs
 
 
 def by_head(panels: Mapping[str, Mapping[str, Sequence[Epochs]]]) -> Figure:
@@ -26,23 +25,17 @@ def by_head(panels: Mapping[str, Mapping[str, Sequence[Epochs]]]) -> Figure:
     for row, (title, runs) in zip(grid, panels.items(), strict=True):
         for ax, method in zip(row, methods, strict=True):
             for head, colour in _coloured(runs.get(method, [])).items():
-                band(ax, [_training(lines, head) for lines in runs[method]], colour, "-")
-                band(ax, [_test(lines, head) for lines in runs[method]], colour, "--")
+                bands(ax, runs[method], colour, head)
             count = len(runs.get(method, []))
-            ax.set_title(f"{title}\n{NAMES[method]}, {count} run{'' if count == 1 else 's'}", fontsize=9)
-            ax.set_xlabel("epoch")
-            ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+            over_epochs(ax, "", "")
+            ax.set_title(f"{title}\n{spoken(method)}, {count} run{'' if count == 1 else 's'}", fontsize=9)
         row[0].set_ylabel("top-1 accuracy (%)")
         highest = max(ax.get_ylim()[1] for ax in row)
         for ax in row:
             ax.set_ylim(0, highest)
     shown = _coloured([lines for runs in panels.values() for found in runs.values() for lines in found])
-    lines = [Line2D([], [], color=colour, label=head) for head, colour in shown.items()]
-    lines += [
-        Line2D([], [], color="#222222", label="training"),
-        Line2D([], [], color="#222222", linestyle="--", label="test"),
-    ]
-    grid[0, -1].legend(handles=lines, loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
+    lines = [line(head, colour) for head, colour in shown.items()]
+    beside(grid[0, -1], [*lines, line("training"), line("test", linestyle="--")])
     return fig
 
 
@@ -53,8 +46,7 @@ def held_out(curves: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
         for head, values in heads.items():
             ax.plot(range(1, len(values) + 1), values, marker="o", markersize=3, color=HEADS[list(heads).index(head)],
                     label=head)  # fmt: skip
-        ax.set(title=title, xlabel="epoch", ylabel="held-out top-1 accuracy (%)")
-        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        over_epochs(ax, title, "held-out top-1 accuracy (%)")
         ax.legend(frameon=False, loc="lower right")
         ax.sharey(axes[0])
     return fig
@@ -69,12 +61,12 @@ def against_cost(panels: Mapping[str, Mapping[str, tuple[float, Sequence[Epochs]
     fig, axes = figure(1, len(panels), (1.4 + 4.6 * len(panels), 3.6))
     for ax, (title, runs) in zip(axes, panels.items(), strict=True):
         for method, (flops, metrics) in runs.items():
-            band(ax, [100 - _test(lines, MAIN) for lines in metrics], METHODS[method], "-", flops / 1e12)
+            errors = [[each["test"][MAIN]["top1_error"] for each in lines] for lines in metrics]
+            band(ax, errors, METHODS[method], "-", flops / 1e12)
         ax.set(title=title, xlabel="training cost (10$^{12}$ multiply-adds)", ylabel="top-1 error of B0 (%)")
         ax.set_xlim(left=0)
     methods = dict.fromkeys(method for runs in panels.values() for method in runs)
-    handles = [Line2D([], [], color=METHODS[method], label=NAMES[method]) for method in methods]
-    axes[-1].legend(handles=handles, loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
+    beside(axes[-1], [line(spoken(method), METHODS[method]) for method in methods])
     return fig
 
 
@@ -82,11 +74,3 @@ def _coloured(runs: Sequence[Epochs]) -> dict[str, str]:
     """Every classifier of some runs, B0 first, and its colour."""
     heads = sorted({head for lines in runs for head in lines[-1]["test"]})
     return dict(zip(heads, HEADS, strict=False))
-
-
-def _training(lines: Epochs, head: str) -> np.ndarray:
-    return np.array([100 * line["train"][f"accuracy/{head}"] for line in lines])
-
-
-def _test(lines: Epochs, head: str) -> np.ndarray:
-    return np.array([100 - line["test"][head]["top1_error"] for line in lines])

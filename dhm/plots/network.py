@@ -1,7 +1,7 @@
 """Trunk and branches in the manner of Figure 1, for any branched network."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 
@@ -35,27 +35,12 @@ class Box:
     smaller: bool = False
 
 
-@dataclass(frozen=True)
-class Layout:
-    """What is drawn of a network: its stem, the stages of every classifier's own part, and where branches start."""
-
-    image_size: int
-    stem: Box
-    towers: dict[str, list[Box]]
-    roots: dict[str, int]
-
-
 def draw_network(net: BranchedNet, image_size: int = 32, title: str = "") -> Figure:
     """Stages as boxes (down-samplings coloured), branches from their roots, heads as dots, mimicking pairs dashed.
 
     Names, roots, channels and numbers of blocks are read from the network; sizes from a pass without arithmetic over
-    an image of `image_size` pixels a side.
+    an image of `image_size` pixels a side: seconds for a network of a thousand layers.
     """
-    return draw_layout(layout(net, image_size), title)
-
-
-def layout(net: BranchedNet, image_size: int = 32) -> Layout:
-    """The drawing's parts, measured; seconds for a network of a thousand layers."""
     shapes = deepcopy(net).to("meta").eval()
     with torch.no_grad():
         x = torch.zeros(1, 3, image_size, image_size, device="meta")
@@ -67,7 +52,7 @@ def layout(net: BranchedNet, image_size: int = 32) -> Layout:
             stages, start = getattr(shapes.branches[name], "stages", ()), max(root, 0)
             own = [box for box, _ in _boxes(stages, start, inner[start], widths[start])]
             towers[name] = own if root == start else [stem, *own]
-    return Layout(image_size, stem, towers, shapes.roots)
+    return _draw(image_size, stem, towers, shapes.roots, title)
 
 
 def draw_attached(net: AttachedNet, image_size: int = 224, title: str = "") -> Figure:
@@ -84,7 +69,7 @@ def draw_attached(net: AttachedNet, image_size: int = 224, title: str = "") -> F
         passed = sum(call.end <= traced.calls[root].end for call in ends.values())
         roots[name], branch = max(0, passed - 1), net.branches[name]
         towers[name] = _tail_boxes(branch, traced, passed, sizes) if isinstance(branch, Tail) else []
-    return draw_layout(Layout(image_size, trunk[0], towers, roots), title)
+    return _draw(image_size, trunk[0], towers, roots, title)
 
 
 def _tail_boxes(tail: Tail, traced: Trace, passed: int, sizes: Sequence[int]) -> list[Box]:
@@ -129,10 +114,14 @@ def _size(x: torch.Tensor) -> str:
     return f"{channels} × {height}×{width}"
 
 
-def draw_layout(parts: Layout, title: str = "") -> Figure:
+def _draw(image_size: int, stem: Box, towers: Mapping[str, list[Box]], roots: Mapping[str, int], title: str) -> Figure:
     """Columns: image, stem, stages, heads. Rows: the trunk at the bottom, above it branches from deep to shallow, so
-    that no line crosses another."""
-    towers, roots = parts.towers, parts.roots
+    that no line crosses another.
+
+    Args:
+        towers: classifier -> the stages of its own part.
+        roots: branch -> the stage after which it starts.
+    """
     stages, heads = len(towers[MAIN]), list(towers)
     dots = COLUMN * (stages + 2) - 0.55
     reach = 0.5 + 0.42 * max(len(heads) - 1, 1)
@@ -146,9 +135,9 @@ def draw_layout(parts: Layout, title: str = "") -> Figure:
     def column(stage: int) -> float:
         return COLUMN * (stage + 1)
 
-    axes.text(0, 0, f"image\n{parts.image_size}×{parts.image_size}", ha="center", va="center", color=INK, fontsize=TEXT)
+    axes.text(0, 0, f"image\n{image_size}×{image_size}", ha="center", va="center", color=INK, fontsize=TEXT)
     _line(axes, [(0.42, 0), (column(0) - BOX_WIDTH / 2, 0)], arrow=True)
-    _box(axes, column(0), 0, parts.stem, plain=True)
+    _box(axes, column(0), 0, stem, plain=True)
     for row, (name, colour) in enumerate(zip(heads, itertools.cycle(HEADS), strict=False)):
         y, root = ROW * row, roots.get(name, 0)
         x = column(root) + BOX_WIDTH / 2

@@ -6,7 +6,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from dhm.analysis.variants import EQUAL, method_of, spoken
-from dhm.plots.style import METHODS, figure
+from dhm.plots.style import METHODS, beside, figure
 
 
 def price(panels: dict[str, pd.DataFrame]) -> Figure:
@@ -18,18 +18,15 @@ def price(panels: dict[str, pd.DataFrame]) -> Figure:
     shown: dict[str, Any] = {}
     for ax, (title, table) in zip(axes, panels.items(), strict=True):
         for row in table.reset_index().to_dict("records"):
-            name = row["variant"]
+            name, error = row["variant"], row["error"]
             colour = METHODS[method_of(name)]
-            face = "white" if name.endswith(EQUAL) else colour
-            error = row["error"]
-            shown[spoken(name)] = ax.errorbar(
-                row["training"], error.mean, yerr=error.std, fmt="o", capsize=3, color=colour, markerfacecolor=face
-            )
+            shown[name] = ax.errorbar(
+                row["training"], error.mean, yerr=error.std, fmt="o", capsize=3, color=colour, label=spoken(name),
+                markerfacecolor="white" if name.endswith(EQUAL) else colour,
+            )  # fmt: skip
         ax.set(title=title, ylabel="top-1 error of B0 (%)")
         ax.set_xlabel("multiply-adds of the whole training", loc="left")  # right of it stands the power of ten
         ax.set_xlim(0, 1.1 * table["training"].max())
         ax.ticklabel_format(axis="x", useMathText=True)
-    axes[-1].legend(
-        list(shown.values()), list(shown), loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False
-    )  # fmt: skip
+    beside(axes[-1], list(shown.values()))
     return fig

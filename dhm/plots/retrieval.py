@@ -8,9 +8,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from dhm.analysis.variants import spoken
 from dhm.data import Images, load_test
 from dhm.metrics.retrieval import JUNK, Ranking
-from dhm.plots.style import METHODS, NAMES, figure
+from dhm.plots.style import METHODS, figure
 from dhm.records.record import RunRecord
 
 RIGHT, WRONG, QUERY = "#009e73", "#d62728", "#222222"
@@ -37,7 +38,7 @@ def ranked_gallery(pixels: torch.Tensor, rankings: Mapping[str, Ranking], querie
     for row, (query, method) in enumerate(rows):
         ranking, places = rankings[method], axes[row * (shown + 1) : (row + 1) * (shown + 1)]
         _image(places[0], pixels[query], QUERY, f"query {query}")
-        places[0].set_ylabel(NAMES.get(method, method), rotation=0, ha="right", va="center")
+        places[0].set_ylabel(spoken(method), rotation=0, ha="right", va="center")
         for place, (ax, index) in enumerate(zip(places[1:], ranking.found[query], strict=True)):
             if index == JUNK:  # a gallery of fewer images
                 ax.set_axis_off()
@@ -76,8 +77,8 @@ def _image(ax: Axes, pixels: torch.Tensor, colour: str, title: str) -> None:
     ax.add_patch(Rectangle((0, 0), 1, 1, transform=ax.transAxes, fill=False, edgecolor=colour, linewidth=4))
 
 
-def telling_queries(first: Ranking, second: Ranking, count: int = 4) -> list[int]:
-    """Queries that show a difference without choosing a side: at even steps from the largest loss of average precision
-    to the largest gain of `second` over `first`."""
+def telling_queries(first: Ranking, second: Ranking) -> list[int]:
+    """Four queries that show a difference without choosing a side: at even steps from the largest loss of average
+    precision to the largest gain of `second` over `first`."""
     order = np.argsort(second.average_precision - first.average_precision, kind="stable")
-    return [int(order[i]) for i in np.linspace(0, len(order) - 1, count).round().astype(int)]
+    return [int(order[i]) for i in np.linspace(0, len(order) - 1, 4).round().astype(int)]

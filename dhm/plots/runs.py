@@ -4,13 +4,11 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
 
 from dhm.analysis.variants import method_of, spoken
 from dhm.metrics import error_name, main_error
 from dhm.plots.curves import Epochs
-from dhm.plots.style import METHODS, figure
+from dhm.plots.style import METHODS, figure, line, over_epochs
 
 STYLES: tuple[Literal["-", "--", ":", "-."], ...] = ("-", "--", ":", "-.")
 MARKERS = "os^D"
@@ -51,20 +49,17 @@ def overview(runs: Mapping[str, Epochs], epochs: int | None = None) -> Figure:
     accuracy = "accuracy (%)" if missed == "error" else "accuracy (%);\ntest of a search: mAP (%)"
     units = (accuracy, f"{missed} (%)", "points")
     for ax, title, unit in zip(axes, titles, units, strict=False):
-        ax.set(title=title, xlabel="epoch", ylabel=unit)
-        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        over_epochs(ax, title, unit)
         if epochs:
             ax.set_xlim(0.5, epochs + 0.5)
     if len(axes) == 3:
         axes[2].axhline(0, color="#888888", linewidth=1)
     early = any(len(lines) == 1 for lines in runs.values())
     dot = "o" if early else ""
-    both = [Line2D([], [], color="#222222", marker=dot, label="training", **TRAINING),
-            Line2D([], [], color="#222222", marker=dot, label="test")]  # fmt: skip
-    axes[0].legend(handles=both, frameon=False)
-    handles = [Line2D([], [], color=METHODS[method_of(name)], label=spoken(name)) for name in runs]
+    axes[0].legend(handles=[line("training", marker=dot, **TRAINING), line("test", marker=dot)], frameon=False)
+    handles = [line(spoken(name), METHODS[method_of(name)]) for name in runs]
     handles += [
-        Line2D([], [], color="#222222", linestyle=style, marker=mark if early else "", label=head)
+        line(head, linestyle=style, marker=mark if early else "")
         for head, style, mark in zip(heads, STYLES, MARKERS, strict=False)
     ]
     fig.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 6), frameon=False)

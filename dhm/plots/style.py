@@ -1,31 +1,31 @@
 """What all figures share: colours of methods, a clean look, where they are saved."""
 
 from collections.abc import Sequence
-from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
 from IPython.display import display
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from dhm import paths
 
 METHODS = {"baseline": "#7f7f7f", "dsl": "#e69f00", "dhm": "#0072b2", "dml": "#009e73"}
 """Colours that stay apart for colour-blind readers (Okabe & Ito)."""
-NAMES = {"baseline": "baseline", "dsl": "DSL", "dhm": "DHM", "dml": "DML"}
 HEADS = ("#1b4f9c", "#b3541e", "#2b7a3d", "#87358c", "#a12b2b", "#456a6a")
 """Colours of B0, B1, ..., in this order."""
+INK = "#222222"
 BAND = 0.1
 """Opacity of the band between the lowest and the highest run."""
 
 
 def figure(
-    rows: int = 1,
-    columns: int = 1,
-    size: tuple[float, float] = (7.0, 4.0),
-    heights: Sequence[float] | None = None,
+    rows: int, columns: int, size: tuple[float, float], heights: Sequence[float] | None = None
 ) -> tuple[Figure, list[Axes]]:
     """An empty figure in the house style and its axes in reading order; pyplot keeps no hold on it.
 
@@ -65,16 +65,25 @@ def band(ax: Axes, runs: Sequence[Sequence[float] | np.ndarray], colour: str, li
     ax.plot(x, values.mean(axis=0), line, color=colour, linewidth=1.6)
 
 
-def save(fig: Figure, name: str) -> Path:
-    """Write a figure as `figures/<name>.png` (`$DHM_FIGURES` names another folder)."""
-    folder = paths.figures_dir()
-    folder.mkdir(parents=True, exist_ok=True)
-    file = folder / f"{name}.png"
-    fig.savefig(file, dpi=150)
-    return file
+def over_epochs(ax: Axes, title: str, unit: str) -> None:
+    """Name an axis that goes over epochs, and what is shown of them."""
+    ax.set(title=title, xlabel="epoch", ylabel=unit)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+
+def line(label: str, colour: str = INK, **style: Any) -> Line2D:
+    """An entry of a legend."""
+    return Line2D([], [], color=colour, label=label, **style)
+
+
+def beside(ax: Axes, handles: Sequence[Artist]) -> None:
+    """A legend to the right of the axes."""
+    ax.legend(handles=handles, loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
 
 
 def show(fig: Figure, name: str) -> None:
-    """Write a figure as `save` does and show it below a notebook's cell."""
-    save(fig, name)
+    """Write a figure as `figures/<name>.png` (`$DHM_FIGURES` names another folder) and show it below a cell."""
+    folder = paths.figures_dir()
+    folder.mkdir(parents=True, exist_ok=True)
+    fig.savefig(folder / f"{name}.png", dpi=150)
     display(fig)

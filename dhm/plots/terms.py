@@ -6,6 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from scipy.special import softmax
 
 from dhm.analysis.theory.terms import Term
 from dhm.plots.style import HEADS, figure
@@ -46,9 +47,8 @@ def terms(logits: Mapping[str, Sequence[float]], target: int, found: Sequence[Te
 def _predictions(ax: Axes, logits: Mapping[str, Sequence[float]], target: int) -> None:
     """Probabilities as bars, a group a class."""
     for i, (head, colour) in enumerate(zip(logits, HEADS, strict=False)):
-        z = np.asarray(logits[head], dtype=float)
-        probability = np.exp(z - z.max()) / np.exp(z - z.max()).sum()
-        at = np.arange(len(z)) + 0.27 * (i - (len(logits) - 1) / 2)
+        probability = softmax(logits[head])
+        at = np.arange(len(probability)) + 0.27 * (i - (len(logits) - 1) / 2)
         ax.bar(at, probability, width=0.25, color=colour, label=head)
         for x, p in zip(at, probability, strict=True):
             ax.text(x, p + 0.015, f"{p:.2f}", ha="center", va="bottom", fontsize=8, color=colour)

@@ -15,9 +15,7 @@ SMALL = 0.1
 """Sizes of noise up to this one give the orders."""
 
 
-@lru_cache(maxsize=64)
-def _course(quantity: str, student: int, teacher: int) -> smooth.Course:
-    return smooth.course(quantity, student, teacher, SIGMAS)
+_course = lru_cache(maxsize=64)(smooth.course)
 
 
 def view(sigma: float = 0.3, quantity: str = "value", student: int = 0, teacher: int = 1) -> View:
@@ -33,14 +31,14 @@ def view(sigma: float = 0.3, quantity: str = "value", student: int = 0, teacher:
     """
     if not 0 < sigma <= SIGMAS[-1]:
         raise InputError(f"sigma must be above 0 and at most {SIGMAS[-1]:g}, not {sigma}")
-    found = _course(quantity, student, teacher)
+    found = _course(quantity, student, teacher, SIGMAS)
     here = smooth.course(quantity, student, teacher, [sigma])
     small = [i for i, s in enumerate(SIGMAS) if s <= SMALL]
     orders = {
-        kind: eq11.slope([SIGMAS[i] for i in small], [found.missed(kind)[i] for i in small]) for kind in smooth.KINDS
+        kind: eq11.slope([SIGMAS[i] for i in small], [found.missed(kind)[i] for i in small]) for kind in eq11.KINDS
     }
     truth = here.along_start(here.truth)[0]
-    off = {kind: 100 * abs(here.along_start(here.expanded(kind))[0] / truth - 1) for kind in smooth.KINDS}
+    off = {kind: 100 * abs(here.along_start(here.expanded(kind))[0] / truth - 1) for kind in eq11.KINDS}
     words = (
         f"At σ = {sigma:.2f}, Eq. 11 as printed is {off['printed']:.3g} % off the truth, the full second order "
         f"{off['full']:.3g} %. For small noise the first misses by σ^{orders['printed']:.2f}, the second by "

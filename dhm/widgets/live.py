@@ -11,11 +11,11 @@ from typing import Any
 import ipywidgets
 
 from dhm import paths
+from dhm.analysis.variants import spoken
 from dhm.config import METHODS, Config
 from dhm.paper import recipes
 from dhm.paper.presets import resolve
 from dhm.plots.runs import overview
-from dhm.plots.style import NAMES
 from dhm.records.record import RunRecord, find
 from dhm.widgets.runs import called, named
 from dhm.widgets.view import WIDE, Screen, View, pick, row
@@ -98,7 +98,7 @@ def view(record: RunRecord, running: bool | None = None) -> View:
 
 def explore(runs_dir: str | Path | None = None, preset: str = "") -> ipywidgets.VBox:
     """Start a small training or choose one that is under way, watch it, stop it. The kernel stays free meanwhile."""
-    method = pick("method", [(NAMES[name], name) for name in METHODS], "dhm")
+    method = pick("method", [(spoken(name), name) for name in METHODS], "dhm")
     epochs = ipywidgets.IntSlider(value=12, min=2, max=60, description="epochs", style=WIDE, layout={"width": "260px"})
     seed = ipywidgets.BoundedIntText(value=0, min=0, max=9999, description="seed", style=WIDE)
     seed.layout.width = "120px"

@@ -5,8 +5,9 @@ from collections.abc import Mapping, Sequence
 import ipywidgets
 
 from dhm.analysis.theory.terms import dissect, frame
+from dhm.analysis.variants import spoken
 from dhm.config import DIRECTIONS, METHODS
-from dhm.plots.style import HEADS, NAMES
+from dhm.plots.style import HEADS
 from dhm.plots.terms import terms
 from dhm.widgets.view import View, explorer, pick, row, slide
 
@@ -40,7 +41,7 @@ def explore() -> ipywidgets.VBox:
         head: [slide(f"{head}, class {k}", -4, 4, z) for k, z in enumerate(values)] for head, values in LOGITS.items()
     }
     choices = {
-        "method": pick("method", [(NAMES[name], name) for name in METHODS], "dhm"),
+        "method": pick("method", [(spoken(name), name) for name in METHODS], "dhm"),
         "direction": pick("direction", [(name.replace("_", "-"), name) for name in DIRECTIONS], "both"),
         "target": pick("true class", [0, 1, 2], 0),
         "temperature": slide("temperature", 0.5, 5, 1),

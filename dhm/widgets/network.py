@@ -7,14 +7,13 @@ from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 import ipywidgets
-import pandas as pd
 import torch
 
 from dhm.analysis.networks import architecture
 from dhm.branches import BranchSpec
 from dhm.errors import InputError
 from dhm.flops import flops
-from dhm.plots.network import Layout, draw_layout, layout
+from dhm.plots.network import draw_network
 from dhm.widgets.view import WIDE, Screen, View, pick, row, told
 from dhm.zoo import FAMILIES, MODELS, blueprint, branches_of, create_model, family_of, list_models
 
@@ -25,33 +24,31 @@ LARGE = 150
 BRANCHES = {"as in the paper": "paper", "none": "none", "bare classifiers": "bare"}
 
 
-@dataclasses.dataclass(frozen=True)
-class Measured:
-    """A network's drawing, table, parameters and multiply-adds by owner."""
-
-    parts: Layout
-    table: pd.DataFrame
-    parameters: dict[str, int]
-    work: dict[str, int]
-
-
-_measured: dict[tuple[Any, ...], Measured] = {}
+_measured: dict[tuple[Any, ...], View] = {}
 
 
 def _key(name: str, branches: str, options: dict[str, Any]) -> tuple[Any, ...]:
     return (name, branches, *sorted(options.items()))
 
 
-def _measure(name: str, branches: str, options: dict[str, Any]) -> Measured:
+def _measure(name: str, branches: str, options: dict[str, Any]) -> View:
     plan = blueprint(name, **options)
     specs = branches_of(name, plan, "paper" if branches == "bare" else branches)
     if branches == "bare":
         specs = tuple(BranchSpec(spec.name, spec.root) for spec in specs)
     with torch.device("meta"):  # shapes without weights: the largest takes no memory
         net = create_model(name, branches=specs, **options)
-    size = IMAGE_SIZES.get(family_of(name), 32)
-    owned = {owner: sum(p.numel() for p in group) for owner, group in net.parameter_groups().items()}
-    return Measured(layout(net, size), architecture.frame(net, size), owned, flops(net, size))
+    size, source = IMAGE_SIZES.get(family_of(name), 32), f" ({MODELS[name].source})" if name in MODELS else ""
+    owned = {owner: sum(p.numel() for p in group) / 1e6 for owner, group in net.parameter_groups().items()}
+    work = flops(net, size)
+    words = (
+        f"{name}{source}, {size}×{size} images, 100 classes. Parameters in millions: "
+        f"{', '.join(f'{owner} {count:.2f}' for owner, count in owned.items())}. Multiply-adds of an image: "
+        f"{work['B0'] / 1e9:.3g} G at inference, where B0 runs alone; training takes "
+        f"{sum(work.values()) / work['B0']:.2f} times the plain network's."
+    )
+    title = " ".join([name, *(f"{key}={value}" for key, value in options.items())])
+    return View(words, draw_network(net, size, title), architecture.table(net, size))
 
 
 def view(name: str = "resnet32", branches: str = "paper", **options: Any) -> View:
@@ -68,20 +65,7 @@ def view(name: str = "resnet32", branches: str = "paper", **options: Any) -> Vie
     key = _key(name, branches, options)
     if key not in _measured:
         _measured[key] = _measure(name, branches, options)
-    found = _measured[key]
-    source = f" ({MODELS[name].source})" if name in MODELS else ""
-    times = sum(found.work.values()) / found.work["B0"]
-    owned = ", ".join(f"{owner} {count / 1e6:.2f}" for owner, count in found.parameters.items())
-    words = (
-        f"{name}{source}, {found.parts.image_size}×{found.parts.image_size} images, 100 classes. Parameters in "
-        f"millions: {owned}. Multiply-adds of an image: {found.work['B0'] / 1e9:.3g} G at inference, where B0 runs "
-        f"alone; training takes {times:.2f} times the plain network's."
-    )
-    return View(
-        words,
-        draw_layout(found.parts, title=" ".join([name, *(f"{key}={value}" for key, value in options.items())])),
-        found.table,
-    )
+    return _measured[key]
 
 
 def explore() -> ipywidgets.VBox:

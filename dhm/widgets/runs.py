@@ -40,7 +40,7 @@ def called(record: RunRecord) -> str:
 
 def named(record: RunRecord) -> str:
     """The same as figures take it, the method first: "dhm, seed 0"."""
-    return f"{variant(record.config.to_dict())}, seed {record.config.seed}"
+    return f"{variant(record.config)}, seed {record.config.seed}"
 
 
 def first(found: Mapping[str, RunRecord]) -> list[str]:
@@ -50,7 +50,7 @@ def first(found: Mapping[str, RunRecord]) -> list[str]:
     lead = next(iter(found.values())).config
     same = ("experiment", "network", "seed", "dataset")
     alike = [n for n, r in found.items() if all(getattr(r.config, f) == getattr(lead, f) for f in same)]
-    by_variant = {variant(found[name].config.to_dict()): name for name in reversed(alike)}
+    by_variant = {variant(found[name].config): name for name in reversed(alike)}
     order = list(METHODS)
     return [by_variant[key] for key in sorted(by_variant, key=lambda key: (order.index(method_of(key)), key))][:6]
 

@@ -12,7 +12,8 @@ from statsmodels.stats.power import TTestIndPower
 from statsmodels.stats.weightstats import CompareMeans, DescrStatsW
 
 from dhm.analysis.evidence import results
-from dhm.analysis.statistics import Sample, above_chance, holm, mcnemar, power, seeds_needed, tost, verdict, welch, word
+from dhm.analysis.evidence.pairs import Pair
+from dhm.analysis.statistics import Difference, Sample, above_chance, holm, power, seeds_needed, tost, verdict, welch
 
 RNG = np.random.default_rng(0)
 
@@ -49,15 +50,10 @@ def test_single_runs_have_no_interval_and_do_not_count() -> None:
 
 
 @pytest.mark.parametrize(("b", "c"), [(0, 5), (12, 3), (40, 61), (7, 7), (1900, 2034)])
-def test_mcnemar_equals_the_libraries(b: int, c: int) -> None:
-    """The whole 2x2 table to statsmodels, and scipy's sign test on the discordant images."""
+def test_mcnemar_equals_the_library(b: int, c: int) -> None:
     table = np.array([[100, b], [c, 30]])
-    assert mcnemar(b, c) == pytest.approx(contingency_tables.mcnemar(table, exact=True).pvalue)
-    assert mcnemar(b, c) == pytest.approx(stats.binomtest(b, b + c).pvalue)
-
-
-def test_mcnemar_of_equal_answers() -> None:
-    assert mcnemar(0, 0) == 1.0
+    assert Pair(b, c).p == pytest.approx(contingency_tables.mcnemar(table, exact=True).pvalue)
+    assert Pair(0, 0).p == 1.0
 
 
 def simulate(gain: float, paper_gain: float, runs: int = 1000) -> dict[str, float]:
@@ -117,15 +113,19 @@ def test_without_a_printed_gain_nothing_is_contradicted() -> None:
     ],
 )
 def test_words_for_losses_ties_and_claimed_sizes(value, half, paper_gain, at_least, told) -> None:
-    assert word(value, value - half, value + half, 5, paper_gain, True, 5, at_least) == told
+    gain = Difference("x", value, value - half, value + half, 0.01, fewest=5)
+    assert verdict(gain, paper_gain, True, 5, at_least) == told
 
 
 def test_single_runs_against_what_is_claimed() -> None:
-    one = {"low": -math.inf, "high": math.inf, "fewest": 1, "same_data": True, "seeds": 5}
-    assert word(-0.2, paper_gain=-0.3, **one) == "agrees in sign (one run)"
-    assert word(0.2, paper_gain=-0.3, **one) == "disagrees in sign (one run)"
-    assert word(0.2, paper_gain=0.0, **one) == "is a tie (one run)"
-    assert word(0.8, paper_gain=1.2, at_least=1.0, **one) == "falls short (one run)"
+    def word(value: float, paper_gain: float, at_least: float | None = None) -> str:
+        one = Difference("x", value, -math.inf, math.inf, math.nan, fewest=1)
+        return verdict(one, paper_gain, True, 5, at_least)
+
+    assert word(-0.2, -0.3) == "agrees in sign (one run)"
+    assert word(0.2, -0.3) == "disagrees in sign (one run)"
+    assert word(0.2, 0.0) == "is a tie (one run)"
+    assert word(0.8, 1.2, at_least=1.0) == "falls short (one run)"
 
 
 def test_rows_to_come_count_against_the_rows_there_are() -> None:
@@ -142,7 +142,7 @@ def test_rows_to_come_count_against_the_rows_there_are() -> None:
 def test_equivalence_equals_the_library() -> None:
     for shift in (0.0, 0.2, 0.6, 2.0):
         a, b = RNG.normal(30 + shift, 0.3, 5), RNG.normal(30, 0.25, 5)
-        ours = tost(Sample.of(a), Sample.of(b), margin=0.5)
+        ours = tost(Sample.of(a), Sample.of(b))
         p, *_ = weightstats.ttost_ind(a, b, -0.5, 0.5, usevar="unequal")
         assert ours.p == pytest.approx(p)
         low, high = CompareMeans(DescrStatsW(a), DescrStatsW(b)).tconfint_diff(alpha=0.1, usevar="unequal")

@@ -69,7 +69,7 @@ def test_a_figure_is_shown_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     shown: list = []
     monkeypatch.setenv("DHM_FIGURES", str(tmp_path))
     monkeypatch.setattr(style, "display", shown.append)
-    fig, _ = style.figure()
+    fig, _ = style.figure(1, 1, (7.0, 4.0))
     style.show(fig, "one")
     assert shown == [fig]
     assert (tmp_path / "one.png").stat().st_size > 0

@@ -21,7 +21,7 @@ from functools import cache
 from dhm import paths
 from dhm.analysis.evidence.proofs import PROOFS
 from dhm.analysis.evidence.results import MORE_IS_BETTER, missed, published
-from dhm.analysis.statistics import Samples
+from dhm.analysis.statistics import Samples, compared
 from dhm.errors import InputError
 
 KINDS = ("row", "every", "between", "larger", "number", "same", "measure", *PROOFS)
@@ -92,13 +92,8 @@ def read() -> list[Claim]:
 
 def networks(claim: Claim) -> list[str]:
     """The networks a claim on a table speaks of."""
-    both = compared(printed_errors(claim.tables[0], claim.metric), claim.first, claim.second)
-    return [network for network in both if network in (claim.networks or both)]
-
-
-def compared(errors: Samples, first: str, second: str) -> list[str]:
-    """The networks that have errors under both."""
-    return [n for n in dict.fromkeys(n for n, _ in errors) if {(n, first), (n, second)} <= errors.keys()]
+    both = compared(printed_errors(claim.tables[0], claim.metric), [(claim.first, claim.second)])
+    return [network for network, _, _ in both if network in (claim.networks or (network,))]
 
 
 @cache

@@ -1,6 +1,7 @@
 """Figure 2's question: who fits the training images least, and who errs least on the others."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from statistics import mean
 from typing import Any
 
 import pandas as pd
@@ -35,7 +36,7 @@ def first_seeds(records: Iterable[RunRecord]) -> dict[str, dict[str, RunRecord]]
     """Of every network and variant the first run."""
     drawn: dict[str, dict[str, RunRecord]] = {}
     for record in records:
-        drawn.setdefault(record.config.network, {}).setdefault(variant(record.config.to_dict()), record)
+        drawn.setdefault(record.config.network, {}).setdefault(variant(record.config), record)
     return drawn
 
 
@@ -79,9 +80,7 @@ def accuracies(drawn: Drawn, plain: Mapping[str, Mapping[str, float]]) -> pd.Dat
         for network, runs in drawn.items()
         for name, run in runs.items()
     }
-    table = pd.DataFrame.from_dict(rows, orient="index")
-    table.index = pd.MultiIndex.from_tuples(rows, names=["network", "method"])
-    return table
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis(["network", "method"])
 
 
 def ends(table: pd.DataFrame) -> list[str]:
@@ -110,15 +109,10 @@ def last_epochs(curves: Mapping[str, Mapping[str, Sequence[Sequence[Mapping[str,
     rows = {
         (name, spoken(method)): {
             "runs": len(runs),
-            "training accuracy of B0, last epoch (%)": _mean(100 * r[-1]["train"][f"accuracy/{MAIN}"] for r in runs),
-            "test accuracy of B0 (%)": _mean(100 - r[-1]["test"][MAIN]["top1_error"] for r in runs),
+            "training accuracy of B0, last epoch (%)": mean(100 * r[-1]["train"][f"accuracy/{MAIN}"] for r in runs),
+            "test accuracy of B0 (%)": mean(100 - r[-1]["test"][MAIN]["top1_error"] for r in runs),
         }
         for name, methods in curves.items()
         for method, runs in methods.items()
     }
     return pd.DataFrame.from_dict(rows, orient="index").round(2)
-
-
-def _mean(values: Iterable[float]) -> float:
-    found = list(values)
-    return sum(found) / len(found)

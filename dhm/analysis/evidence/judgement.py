@@ -8,13 +8,13 @@ from functools import cache
 import pandas as pd
 
 from dhm.analysis.evidence import measures, protocol
-from dhm.analysis.evidence.claims import Claim, Finding, compared, networks, printed_errors
-from dhm.analysis.evidence.factorial import Interaction, interaction
+from dhm.analysis.evidence.claims import Claim, Finding, networks, printed_errors
+from dhm.analysis.evidence.factorial import interaction
 from dhm.analysis.evidence.proofs import PROOFS
 from dhm.analysis.evidence.results import MORE_IS_BETTER, by_dataset, missed, samples
 from dhm.analysis.evidence.shelf import Shelf
 from dhm.analysis.evidence.wrong_labels import by_ratio
-from dhm.analysis.statistics import Gain, Sample, Samples, holm, label, tost, verdict, welch, word
+from dhm.analysis.statistics import Difference, Gain, Sample, Samples, compared, holm, label, tost, verdict, welch
 from dhm.paper.numbers import PAPER_SEEDS
 
 
@@ -85,12 +85,17 @@ def _comparison(claim: Claim, ours: Ours, elsewhere: Sequence[protocol.Judged]) 
     printed, carried = _printed(claim)
     expected = _printed_gains(claim.tables[0], claim.metric, claim.first, claim.second)
     runs = {
-        network: (gain, verdict(gain, round(expected[network].value, 6), True, PAPER_SEEDS, claim.at_least))
+        network: gain
         for network in networks(claim)
         if (gain := ours.gain(network, claim.first, claim.second)) is not None
     }
     if runs:
-        return Finding(claim, printed, carried, _told([gain for gain, _ in runs.values()]), _summed(claim, runs))
+        each = [
+            verdict(gain, round(expected[network].value, 6), True, PAPER_SEEDS, claim.at_least)
+            for network, gain in runs.items()
+        ]
+        missing = ["not run"] * (len(networks(claim)) - len(runs))
+        return Finding(claim, printed, carried, _told([*runs.values()]), _summed(each + missing))
     judged = [row for row in elsewhere if row.verdict != "not run"]
     if not judged:
         return Finding(claim, printed, carried)
@@ -102,7 +107,7 @@ def _comparison(claim: Claim, ours: Ours, elsewhere: Sequence[protocol.Judged]) 
 def _printed_gains(table: str, metric: str, first: str, second: str) -> dict[str, Gain]:
     """Gains of one comparison in all networks of a printed table, Holm over them."""
     errors = printed_errors(table, metric)
-    both = compared(errors, first, second)
+    both = [network for network, _, _ in compared(errors, [(first, second)])]
     return dict(zip(both, holm([welch(n, errors[n, first], errors[n, second]) for n in both]), strict=True))
 
 
@@ -130,12 +135,12 @@ def _range(values: Sequence[float]) -> str:
 
 def _same(claim: Claim) -> Finding:
     """Whether a number is the same in all tables that print it; no training decides it."""
-    values = {
-        table: printed_errors(table, claim.metric)[claim.networks[0], claim.second].mean for table in claim.tables
-    }
+    key = claim.networks[0], claim.second
+    values = {table: printed_errors(table, claim.metric)[key].mean for table in claim.tables}
     printed = ", ".join(f"{value:.3f} ({table})" for table, value in values.items())
-    agree = len(set(values.values())) == 1
-    return Finding(claim, printed, "agrees" if agree else "differs", "–", "holds" if agree else "misprint")
+    if len(set(values.values())) == 1:
+        return Finding(claim, printed, "agrees", "–", "holds")
+    return Finding(claim, printed, "differs", "–", "misprint")
 
 
 def _number(claim: Claim, ours: Ours) -> Finding:
@@ -151,33 +156,28 @@ def _number(claim: Claim, ours: Ours) -> Finding:
 
 def _between(claim: Claim, ours: Ours) -> Finding:
     """The figures of two networks, tested by themselves."""
-    first, second = ((network, m) for network, m in zip(claim.networks, (claim.first, claim.second), strict=True))
+    first, second = zip(claim.networks, (claim.first, claim.second), strict=True)
     printed = printed_errors(claim.tables[0], claim.metric)
     expected = welch(claim.id, printed[first], printed[second])
     gain = welch(claim.id, ours.of(*first), ours.of(*second))
-    return Finding(
-        claim, f"{expected.value:+.2f}", "beyond chance" if expected.low > 0 else "within chance",
-        _told([gain]) if gain.first.n and gain.second.n else "–",
-        verdict(gain, expected.value, same_data=True, seeds=PAPER_SEEDS),
-    )  # fmt: skip
+    return _by_itself(claim, expected, gain, _told([gain]))
 
 
 def _larger(claim: Claim, ours: Ours) -> Finding:
     """The difference of the gains in two networks, tested by itself."""
     cells = [(network, method) for network in claim.networks for method in (claim.first, claim.second)]
     printed = printed_errors(claim.tables[0], claim.metric)
-    expected = _difference([printed[key] for key in cells])
-    own = [ours.of(*key) for key in cells]
-    found, fewest = _difference(own), min(sample.n for sample in own)
-    told = word(found.value, found.low, found.high, fewest, expected.value, same_data=True, seeds=PAPER_SEEDS)
-    return Finding(
-        claim, f"{expected.value:+.2f}", "beyond chance" if expected.low > 0 else "within chance",
-        str(found) if fewest else "–", told,
-    )  # fmt: skip
+    expected, found = (
+        interaction("", (a, b), (c, d))
+        for a, b, c, d in ([printed[key] for key in cells], [ours.of(*key) for key in cells])
+    )
+    return _by_itself(claim, expected, found, str(found))
 
 
-def _difference(cells: Sequence[Sample]) -> Interaction:
-    return interaction("", (cells[0], cells[1]), (cells[2], cells[3]))
+def _by_itself(claim: Claim, expected: Difference, found: Difference, told: str) -> Finding:
+    carried = "beyond chance" if expected.low > 0 else "within chance"
+    word = verdict(found, expected.value, same_data=True, seeds=PAPER_SEEDS)
+    return Finding(claim, f"{expected.value:+.2f}", carried, told if found.fewest else "–", word)
 
 
 def _told(gains: Sequence[Gain]) -> str:
@@ -190,9 +190,8 @@ def _told(gains: Sequence[Gain]) -> str:
     )
 
 
-def _summed(claim: Claim, runs: Mapping[str, tuple[Gain, str]]) -> str:
+def _summed(words: Sequence[str]) -> str:
     """One word for a claim on several rows: all must be reproduced, and one contradiction is enough against it."""
-    words = [word for _, word in runs.values()] + ["not run"] * (len(networks(claim)) - len(runs))
     if len(words) == 1:
         return words[0]
     if len(set(words)) == 1:

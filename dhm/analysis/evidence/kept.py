@@ -14,11 +14,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from dhm.analysis.evidence.results import grouped
 from dhm.analysis.features import correlation, likeness
 from dhm.analysis.features.gradients import consistency, held_out, sharing
-from dhm.analysis.variants import spoken
 from dhm.branches import MAIN, BranchedNet
-from dhm.config import METHODS
 from dhm.data import Images, load_test
 from dhm.errors import InputError
 from dhm.losses import DHMLoss
@@ -65,7 +64,7 @@ def _measured(record: RunRecord, data_dir: str | Path | None) -> dict[str, bytes
         return {}
     losses = LOSSES if record.config.method == "dhm" else {"cross-entropy": "dsl"}
     gradients = [
-        consistency(net, held_out(images, MICRO, HELD_OUT), DHMLoss(method), "batch").table().assign(loss=loss)
+        consistency(net, held_out(images, MICRO, HELD_OUT), DHMLoss(method), "batch").assign(loss=loss)
         for loss, method in losses.items()
     ]
     found = {"gradients.csv": _csv(pd.concat(gradients))}
@@ -83,15 +82,9 @@ def _alike(net: BranchedNet, images: Images) -> dict[str, bytes]:
     kernels = io.BytesIO()
     np.savez_compressed(kernels, **matrices)  # type: ignore[arg-type]
     alike = likeness.table(pairs, PERMUTATIONS, np.random.default_rng(0))
-    return {
-        "likeness.csv": _csv(pd.concat([alike, _cka(net, images)])),
-        "kernels.npz": kernels.getvalue(),
-    }
-
-
-def _cka(net: BranchedNet, images: Images) -> pd.DataFrame:
-    batch = next(held_out(images, HELD_OUT, HELD_OUT))[0]
-    return pd.DataFrame([{"layer": "descriptor", "statistic": "CKA", "observed": likeness.cka(net, batch)}])
+    cka = likeness.cka(net, next(held_out(images, HELD_OUT, HELD_OUT))[0])
+    row = pd.DataFrame([{"layer": "descriptor", "statistic": "CKA", "observed": cka}])
+    return {"likeness.csv": _csv(pd.concat([alike, row])), "kernels.npz": kernels.getvalue()}
 
 
 def _csv(table: pd.DataFrame) -> bytes:
@@ -118,33 +111,25 @@ def kernels(record: RunRecord) -> dict[str, tuple[correlation.Matrix, correlatio
 
 def likeness_maps(records: Iterable[RunRecord], reading: str) -> dict[str, dict[str, dict[str, np.ndarray]]]:
     """Experiment -> layer -> method -> map of the first seed's kept matrices, where DSL and DHM have some."""
-    found: dict[str, dict[str, dict[str, tuple[correlation.Matrix, correlation.Matrix]]]] = {}
-    for record in sorted(records, key=lambda record: (METHODS.index(record.config.method), record.config.seed)):
-        if (record.folder / "kernels.npz").is_file():
-            found.setdefault(record.config.experiment, {}).setdefault(record.config.method, kernels(record))
-    both = {name: pairs for name, pairs in sorted(found.items()) if {"dsl", "dhm"} <= set(pairs)}
-    return {name: likeness.maps(pairs, reading) for name, pairs in both.items()}
-
-
-def ckas(table: pd.DataFrame) -> pd.DataFrame:
-    """CKA of B0's and B2's descriptors by experiment and method: mean, lowest and highest of the runs.
-
-    Args:
-        table: of `likenesses`.
-    """
-    rows = table[table["statistic"] == "CKA"].groupby(["experiment", "method"], sort=False)["observed"]
-    found = rows.agg(["mean", "min", "max", "size"]).rename(columns={"size": "runs"})
-    return found.round(3).rename(index=spoken, level="method")
+    found: dict[str, dict[str, dict[str, np.ndarray]]] = {}
+    for name, methods in grouped(records).items():
+        with_kernels = {method: [run for run in runs if _has(run, "kernels.npz")] for method, runs in methods.items()}
+        pairs = {method: kernels(runs[0]) for method, runs in with_kernels.items() if runs}
+        if {"dsl", "dhm"} <= set(pairs):
+            found[name] = likeness.maps(pairs, reading)
+    return found
 
 
 def _gathered(records: Iterable[RunRecord], name: str) -> pd.DataFrame:
     tables = [
-        pd.read_csv(io.BytesIO(record.content(name))).assign(
-            experiment=record.config.experiment, method=record.config.method, seed=record.config.seed
-        )
-        for record in sorted(
-            records, key=lambda record: (record.config.experiment, METHODS.index(record.config.method))
-        )
-        if (record.folder / name).is_file()
+        pd.read_csv(io.BytesIO(run.content(name))).assign(experiment=experiment, method=method, seed=run.config.seed)
+        for experiment, methods in grouped(records).items()
+        for method, runs in methods.items()
+        for run in runs
+        if _has(run, name)
     ]
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+
+
+def _has(run: RunRecord, name: str) -> bool:
+    return (run.folder / name).is_file()

@@ -21,26 +21,38 @@ MEASURES: Mapping[str, tuple[Callable[[Iterable[RunRecord]], pd.DataFrame], str,
 """A measured quantity: the kept table it is in, its column, and the column and word that choose its rows."""
 
 
-def of_runs(records: Sequence[RunRecord], metric: str) -> dict[str, list[float]]:
-    """method -> a quantity of each of its runs: B0's training accuracy in the last epoch in percent, or one of
-    `MEASURES`, the mean over stages and pairs or over layers.
+RUN = ["experiment", "method", "seed"]
+
+
+def of_runs(records: Sequence[RunRecord], metric: str) -> pd.Series:
+    """A quantity of each run by experiment, method and seed; empty where no run has it.
+
+    B0's training accuracy in the last epoch in percent, or one of `MEASURES`, the mean over stages and pairs or layers.
 
     Raises:
         InputError: another quantity.
     """
     if metric == "train_accuracy":
-        found: dict[str, list[float]] = {}
-        for record in records:
-            found.setdefault(record.config.method, []).append(100 * record.metrics[-1]["train"]["accuracy/B0"])
-        return found
-    if metric not in MEASURES:
+        table = pd.DataFrame(
+            {"experiment": record.config.experiment, "method": record.config.method, "seed": record.config.seed,
+             "value": 100 * record.metrics[-1]["train"]["accuracy/B0"]}
+            for record in records
+        )  # fmt: skip
+    elif metric in MEASURES:
+        gather, column, chooser, chosen = MEASURES[metric]
+        table = gather(records).rename(columns={column: "value"})
+        table = table[table[chooser] == chosen] if len(table) else table
+    else:
         raise InputError(f"a measure must be one of train_accuracy, {', '.join(MEASURES)}, not {metric!r}")
-    gather, column, chooser, chosen = MEASURES[metric]
-    table = gather(records)
-    if table.empty:
-        return {}
-    means = table[table[chooser] == chosen].groupby(["method", "seed"])[column].mean()
-    return {str(method): list(values) for method, values in means.groupby("method")}
+    table = table.reindex(columns=[*RUN, "value"])
+    return table.groupby(RUN, sort=False)["value"].mean()
+
+
+def by_experiment(records: Sequence[RunRecord], metric: str) -> pd.DataFrame:
+    """A quantity of `of_runs` by experiment and method: mean, lowest and highest of the runs."""
+    runs = of_runs(records, metric).groupby(RUN[:2], sort=False)
+    found = runs.agg(["mean", "min", "max", "size"]).rename(columns={"size": "runs"})
+    return found.round(3).rename(index=spoken, level="method")
 
 
 def compare(claim: Claim, shelf: Shelf) -> tuple[str, str]:
@@ -48,7 +60,8 @@ def compare(claim: Claim, shelf: Shelf) -> tuple[str, str]:
     told, words = [], []
     for name, records in _groups(claim, shelf).items():
         values = of_runs(records, claim.metric)
-        first, second = (Sample.of(values.get(method, [])) for method in (claim.first, claim.second))
+        methods = values.index.get_level_values("method")
+        first, second = (Sample.of(list(values[methods == method])) for method in (claim.first, claim.second))
         if not (first.n and second.n):
             continue
         gain = welch(name, first, second)
@@ -65,9 +78,8 @@ def compare(claim: Claim, shelf: Shelf) -> tuple[str, str]:
 def _groups(claim: Claim, shelf: Shelf) -> dict[str, list[RunRecord]]:
     """Records that bear on a claim by the network of its table they trained, or their experiment of the protocol."""
     groups: dict[str, list[RunRecord]] = {}
-    for table in claim.tables:
-        folders = shelf.of_the_paper[table]["folder"] if table in shelf.of_the_paper else []
-        for record in map(RunRecord.read, folders):
+    for table in set(claim.tables) & shelf.of_the_paper.keys():
+        for record in map(RunRecord.read, shelf.of_the_paper[table]["folder"]):
             if not claim.networks or record.config.network in claim.networks:
                 groups.setdefault(record.config.network, []).append(record)
     for record in shelf.records:

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
-from dhm.analysis.statistics import Samples, label, mcnemar, p_word
+from dhm.analysis.statistics import Samples, compared, label, p_word
 from dhm.analysis.variants import names
 from dhm.errors import InputError
 from dhm.records.record import RunRecord
@@ -35,8 +36,13 @@ class Pair:
 
     @property
     def p(self) -> float:
-        """Two-sided p-value of McNemar's exact test."""
-        return mcnemar(self.only_first, self.only_second)
+        """Two-sided p-value of McNemar's exact test.
+
+        It speaks of the choice of test images alone: were a training repeated with another seed, both counts would
+        change.
+        """
+        differ = self.only_first + self.only_second
+        return float(stats.binomtest(self.only_first, differ).pvalue) if differ else 1.0
 
 
 def observed(runs: "pd.DataFrame", comparisons: Sequence[tuple[str, str]]) -> dict[str, Pair]:
@@ -77,20 +83,15 @@ def _differences(first: RunRecord, head: str, second: RunRecord, other: str) -> 
     return Pair(int((wrong_a & ~wrong_b).sum()), int((wrong_b & ~wrong_a).sum()))
 
 
-def at_worst(printed: Samples, comparisons: Sequence[tuple[str, str]], images: int = VALIDATION) -> dict[str, Pair]:
+def at_worst(printed: Samples, comparisons: Sequence[tuple[str, str]]) -> dict[str, Pair]:
     """What two printed errors leave of the test: no image is wrong in both, which gives the largest p-value.
 
     Every image both get wrong takes one from each side and leaves the difference as it is, which lowers p.
     """
-
-    def wrong(key: tuple[str, str]) -> int:
-        return round(printed[key].mean * images / 100)
-
+    wrong = {key: round(sample.mean * VALIDATION / 100) for key, sample in printed.items()}
     return {
-        label(network, first, second): Pair(wrong((network, first)), wrong((network, second)), exact=False)
-        for network in dict.fromkeys(network for network, _ in printed)
-        for first, second in comparisons
-        if (network, first) in printed and (network, second) in printed
+        label(network, first, second): Pair(wrong[network, first], wrong[network, second], exact=False)
+        for network, first, second in compared(printed, comparisons)
     }
 
 
@@ -100,11 +101,7 @@ def columns(pairs: Mapping[str, Pair]) -> dict[str, dict[str, str]]:
     adjusted = multipletests([pair.p for pair in pairs.values()], method="holm")[1] if pairs else []
     cells = {}
     for (name, pair), holm in zip(pairs.items(), adjusted, strict=True):
-        row = {"images won : lost": f"{pair.only_first:,} : {pair.only_second:,}"}
+        cells[name] = {"images won : lost": f"{pair.only_first:,} : {pair.only_second:,}"} if pair.exact else {}
         at_most = "" if pair.exact else " at most"
-        cells[name] = {
-            **(row if pair.exact else {}),
-            f"p{at_most} (McNemar)": p_word(pair.p),
-            f"p{at_most} (Holm)": p_word(float(holm)),
-        }
+        cells[name] |= {f"p{at_most} (McNemar)": p_word(pair.p), f"p{at_most} (Holm)": p_word(float(holm))}
     return cells

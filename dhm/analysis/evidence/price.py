@@ -6,19 +6,20 @@ from typing import Any
 import pandas as pd
 import torch
 
-from dhm.analysis.evidence.results import gain_table, samples
+from dhm.analysis.evidence.results import gain_table, grouped, samples
 from dhm.analysis.statistics import Gain, Sample
 from dhm.analysis.variants import names, spoken
-from dhm.config import METHODS, Config
+from dhm.config import Config
 from dhm.flops import inference_flops, training_flops
 from dhm.records.record import RunRecord
 from dhm.training.estimate import duration
 from dhm.zoo import network_of
 
 COLUMNS = {
-    "training": "multiply-adds of training", "relative": "× baseline", "parameters": "parameters trained",
-    "inference": "multiply-adds of an answer",
+    "training": ("multiply-adds of training", "{:.3g}"), "relative": ("× baseline", "{:.2f}"),
+    "parameters": ("parameters trained", "{:,}"), "inference": ("multiply-adds of an answer", "{:,}"),
 }  # fmt: skip
+"""Column of `planned` -> how a notebook calls and prints it."""
 
 
 def planned(configs: Sequence[Config], images: int, image_size: int) -> pd.DataFrame:
@@ -28,25 +29,18 @@ def planned(configs: Sequence[Config], images: int, image_size: int) -> pd.DataF
         training: multiply-adds of the whole training, forward and backward; relative: as a multiple of the baseline's;
         parameters: trained; inference: multiply-adds of an answer to one image.
     """
-    rows = {
-        (config.network, name): _cost(config, images, image_size)
-        for config, name in zip(configs, names(configs), strict=True)
-    }
-    table = pd.DataFrame.from_dict(rows, orient="index")
-    table.index = pd.MultiIndex.from_tuples(rows, names=["network", "variant"])
-    plain = {network: table["training"].get((network, "baseline")) for network, _ in rows}
-    table.insert(
-        1, "relative", [cost / (plain[network] or float("nan")) for (network, _), cost in table["training"].items()]
-    )
+    rows: dict[tuple[str, str], dict[str, Any]] = {}
+    for config, name in zip(configs, names(configs), strict=True):
+        with torch.device("meta"):
+            net = network_of(config)
+            answer = inference_flops(net, image_size)
+        training = float(training_flops(config, image_size)) * images * config.epochs
+        parameters = sum(p.numel() for p in net.parameters())
+        rows[config.network, name] = {"training": training, "parameters": parameters, "inference": answer}
+    table = pd.DataFrame.from_dict(rows, orient="index").rename_axis(["network", "variant"])
+    cost, plain = table["training"], table.index.get_level_values("variant") == "baseline"
+    table.insert(1, "relative", cost / cost.where(plain).groupby(level="network").transform("max"))
     return table
-
-
-def _cost(config: Config, images: int, image_size: int) -> dict[str, Any]:
-    with torch.device("meta"):
-        net = network_of(config)
-        answer = inference_flops(net, image_size)
-    training = float(training_flops(config, image_size)) * images * config.epochs
-    return {"training": training, "parameters": sum(p.numel() for p in net.parameters()), "inference": answer}
 
 
 def schedules(configs: Sequence[Config]) -> pd.DataFrame:
@@ -65,9 +59,8 @@ def prices(runs: pd.DataFrame) -> pd.DataFrame:
     """Finished runs (`dhm.load_runs`) on one data set: what `planned` says of them, and `error`, B0's top-1 error after
     the last epoch in percent, a `Sample` over seeds."""
     records = [RunRecord.read(folder) for folder in runs["folder"]]
-    result = records[0].result
-    assert result is not None, "the run is not finished"
-    table = planned([record.config for record in records], result["data"]["train_images"], result["data"]["image_size"])
+    data = _result(records[0])["data"]
+    table = planned([record.config for record in records], data["train_images"], data["image_size"])
     errors = samples(runs)
     table.insert(0, "error", [errors[row] for row in table.index])
     return table
@@ -82,33 +75,33 @@ def told_apart(gains: Sequence[Gain]) -> pd.DataFrame:
 def by_epoch(records: Iterable[RunRecord]) -> dict[str, dict[str, tuple[float, list[list[dict[str, Any]]]]]]:
     """Experiment -> method -> multiply-adds of an epoch of its training, and the metrics of its runs."""
     found: dict[str, dict[str, tuple[float, list[list[dict[str, Any]]]]]] = {}
-    for record in sorted(records, key=lambda record: (record.config.experiment, METHODS.index(record.config.method))):
-        if (result := record.result) is not None:
-            config, data = record.config, result["data"]
-            epoch = training_flops(config, data["image_size"]) * data["train_images"]
-            runs = found.setdefault(config.experiment, {}).setdefault(config.method, (float(epoch), []))
-            runs[1].append(record.metrics)
+    for name, methods in grouped(records).items():
+        for method, runs in methods.items():
+            data = _result(runs[0])["data"]
+            epoch = training_flops(runs[0].config, data["image_size"]) * data["train_images"]
+            found.setdefault(name, {})[method] = float(epoch), [run.metrics for run in runs]
     return found
 
 
 def spent(records: Iterable[RunRecord]) -> list[str]:
     """A sentence an experiment: how many finished runs, their time, and on what they ran."""
-    groups: dict[str, list[tuple[float, set[str]]]] = {}
-    for record in records:
-        if (result := record.result) is not None:
-            devices = {f"{entry['device']}, {entry['threads']} thread(s)" for entry in record.environment}
-            groups.setdefault(record.config.experiment, []).append((result["seconds"], devices))
-    return [
-        f"**{name}**: {len(runs)} runs, {duration(sum(seconds for seconds, _ in runs))} in all on "
-        + "; ".join(sorted(set().union(*(devices for _, devices in runs))))
-        for name, runs in sorted(groups.items())
-    ]
+    sentences = []
+    for name, methods in grouped(records).items():
+        runs = [run for runs in methods.values() for run in runs]
+        devices = {f"{entry['device']}, {entry['threads']} thread(s)" for run in runs for entry in run.environment}
+        seconds = sum(_result(run)["seconds"] for run in runs)
+        sentences.append(f"**{name}**: {len(runs)} runs, {duration(seconds)} in all on {'; '.join(sorted(devices))}")
+    return sentences
+
+
+def _result(run: RunRecord) -> dict[str, Any]:
+    assert run.result is not None, "of finished runs"
+    return run.result
 
 
 def shown(table: pd.DataFrame) -> pd.DataFrame:
     """`planned` or `prices` as a notebook prints it."""
-    formats = {"training": "{:.3g}", "relative": "{:.2f}", "parameters": "{:,}", "inference": "{:,}"}
-    out = pd.DataFrame({COLUMNS[name]: table[name].map(formats[name].format) for name in COLUMNS})
+    out = pd.DataFrame({words: table[name].map(form.format) for name, (words, form) in COLUMNS.items()})
     if "error" in table:
         out.insert(0, "top-1 error of B0 (%)", table["error"].map(Sample.__str__))
     return out.rename(index=spoken, level="variant")

@@ -3,13 +3,13 @@
 import csv
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
 from dhm import paths
-from dhm.analysis.evidence.results import gain_table, samples
+from dhm.analysis.evidence.results import gain_table, grouped, samples
 from dhm.analysis.statistics import Gain, Sample, holm, label, verdict, welch
 from dhm.analysis.variants import spoken
 from dhm.branches import MAIN
@@ -20,7 +20,12 @@ SEEDS = 5
 """Runs of each method that the protocol asks for."""
 OFF_CHANCE = 5
 """Points below the error of guessing from which a network has begun to learn."""
-SECONDARY = ("top1_error", "top5_error", "nll", "ece")
+BY_SEED = ("last epoch", "best epoch", "epochs to leave chance")
+SECONDARY: Mapping[str, tuple[str, int]] = {
+    "top1_error": ("top-1 error (%)", 2), "top5_error": ("top-5 error (%)", 2),
+    "nll": ("negative log-likelihood (nats)", 3), "ece": ("calibration error", 3),
+}  # fmt: skip
+"""Figures without a verdict: their names in a table, and their decimals."""
 
 
 @dataclass(frozen=True)
@@ -79,25 +84,17 @@ def judge(runs: pd.DataFrame, metric: str = "top1_error", which: str = "last") -
     for table in dict.fromkeys(row.table for row in planned):
         rows = [row for row in planned if row.table == table]
         gains = holm([_gain(row, runs, metric, which) for row in rows], planned=len(rows))
-        found += [
-            Judged(
-                row,
-                gain,
-                verdict(gain, row.paper_gain, same_data=False, seeds=SEEDS),
-                _gain(row, runs, metric, "best").value,
-            )
-            for row, gain in zip(rows, gains, strict=True)
-        ]
+        for row, gain in zip(rows, gains, strict=True):
+            word = verdict(gain, row.paper_gain, same_data=False, seeds=SEEDS)
+            found.append(Judged(row, gain, word, best=_gain(row, runs, metric, "best").value))
     return found
 
 
 def _gain(row: Comparison, runs: pd.DataFrame, metric: str, which: str) -> Gain:
     chosen = runs[runs["experiment"] == row.experiment] if len(runs) else runs
-    errors = {method: sample for (_, method), sample in samples(chosen, metric, which).items()} if len(chosen) else {}
-    none = Sample.of([])
-    return welch(
-        label(row.experiment, row.first, row.second), errors.get(row.first, none), errors.get(row.second, none)
-    )
+    errors = {method: sample for (_, method), sample in samples(chosen, metric, which).items()}
+    first, second = (errors.get(method, Sample.of([])) for method in (row.first, row.second))
+    return welch(label(row.experiment, row.first, row.second), first, second)
 
 
 def with_runs(judged: Sequence[Judged]) -> list[Judged]:
@@ -125,15 +122,6 @@ def finished(runs: pd.DataFrame) -> dict[str, str]:
     }
 
 
-def named(judged: Sequence[Judged], experiment: str, network: str) -> list[Judged]:
-    """The rows of an experiment with their gains under the labels a network's comparisons have in other tables."""
-    return [
-        replace(row, gain=replace(row.gain, label=label(network, row.comparison.first, row.comparison.second)))
-        for row in judged
-        if row.comparison.experiment == experiment
-    ]
-
-
 def table(judged: Sequence[Judged]) -> pd.DataFrame:
     """Rows of the protocol as a table to read: errors, gain, that at the best epoch, interval, p, the paper's gain,
     verdict."""
@@ -147,35 +135,28 @@ def table(judged: Sequence[Judged]) -> pd.DataFrame:
 
 def curves(records: Iterable[RunRecord]) -> dict[str, dict[str, list[list[dict[str, Any]]]]]:
     """Metrics of finished runs by experiment and method, methods in the order of all figures."""
-    found: dict[str, dict[str, list[list[dict[str, Any]]]]] = {}
-    finished = [record for record in records if record.result is not None]
-    for record in sorted(finished, key=lambda record: METHODS.index(record.config.method)):
-        found.setdefault(record.config.experiment, {}).setdefault(record.config.method, []).append(record.metrics)
-    return {name: found[name] for name in sorted(found)}
+    return {
+        name: {method: [run.metrics for run in runs] for method, runs in methods.items()}
+        for name, methods in grouped(records).items()
+    }
 
 
 def by_seed(records: Iterable[RunRecord], experiment: str) -> pd.DataFrame:
     """B0 of every finished run of an experiment: top-1 error after the last and the best epoch in percent, and how many
     epochs passed before its test error was `OFF_CHANCE` points below that of guessing; a row a seed."""
     cells: dict[int, dict[tuple[str, str], str]] = {}
-    for record in records:
-        result, config = record.result, record.config
-        if result is None or config.experiment != experiment:
-            continue
-        left = 100 * (1 - 1 / result["data"]["classes"]) - OFF_CHANCE
-        errors = [line["test"][MAIN]["top1_error"] for line in record.metrics]
-        waited = next((epoch for epoch, error in enumerate(errors) if error < left), len(errors))
-        cells.setdefault(config.seed, {}).update(
-            {
-                ("last epoch", config.method): f"{errors[-1]:.2f}",
-                ("best epoch", config.method): f"{min(errors):.2f}",
-                ("epochs to leave chance", config.method): str(waited),
-            }
-        )
-    columns = [
-        (figure, method) for figure in ("last epoch", "best epoch", "epochs to leave chance") for method in METHODS
-    ]
-    table = pd.DataFrame.from_dict(cells, orient="index", columns=pd.MultiIndex.from_tuples(columns))
+    for method, runs in grouped(records).get(experiment, {}).items():
+        for run in runs:
+            assert run.result is not None, "of finished runs"
+            left = 100 * (1 - 1 / run.result["data"]["classes"]) - OFF_CHANCE
+            errors = [line["test"][MAIN]["top1_error"] for line in run.metrics]
+            waited = next((epoch for epoch, error in enumerate(errors) if error < left), len(errors))
+            figures = (f"{errors[-1]:.2f}", f"{min(errors):.2f}", str(waited))
+            cells.setdefault(run.config.seed, {}).update(
+                {(name, method): figure for name, figure in zip(BY_SEED, figures, strict=True)}
+            )
+    columns = pd.MultiIndex.from_product([BY_SEED, METHODS])
+    table = pd.DataFrame.from_dict(cells, orient="index", columns=columns)
     return table.sort_index().rename_axis("seed").rename(columns=spoken, level=1).fillna("–")
 
 
@@ -183,24 +164,13 @@ def secondary(runs: pd.DataFrame, experiment: str) -> pd.DataFrame:
     """Figures of an experiment without a verdict: every head after the last and the best epoch, mean ± deviation."""
     chosen = runs[runs["experiment"] == experiment]
     cells: dict[tuple[str, str, str], dict[str, str]] = {}
-    for metric in SECONDARY:
+    for metric, (words, digits) in SECONDARY.items():
         for which in ("last", "best"):
             for (_, name), sample in samples(chosen, metric, which).items():
                 method, _, head = name.partition(" at ")
-                spread = f" ± {sample.std:.{_digits(metric)}f}" if sample.n > 1 else ""
-                cells.setdefault((method, head or "B0", f"{which} epoch"), {})[_WORDS[metric]] = (
-                    f"{sample.mean:.{_digits(metric)}f}{spread}"
-                )
+                spread = f" ± {sample.std:.{digits}f}" if sample.n > 1 else ""
+                row = cells.setdefault((method, head or MAIN, f"{which} epoch"), {})
+                row[words] = f"{sample.mean:.{digits}f}{spread}"
     order = sorted(cells, key=lambda row: (METHODS.index(row[0]), row[2] != "last epoch", row[1]))
     table = pd.DataFrame.from_dict({row: cells[row] for row in order}, orient="index")
     return table.rename_axis(["method", "head", "epoch"]).rename(index=spoken, level="method")
-
-
-_WORDS: Mapping[str, str] = {
-    "top1_error": "top-1 error (%)", "top5_error": "top-5 error (%)", "nll": "negative log-likelihood (nats)",
-    "ece": "calibration error",
-}  # fmt: skip
-
-
-def _digits(metric: str) -> int:
-    return 3 if metric in ("nll", "ece") else 2

@@ -1,17 +1,19 @@
-"""The claims as the tables of one page."""
+"""The claims as the tables of one page, and the trainings that decide them."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
 import pandas as pd
 from pandas.io.formats.style import Styler
 
-from dhm.analysis.evidence.claims import Claim, Finding
-from dhm.analysis.evidence.deciding import runs_of
+from dhm.analysis.evidence.claims import Claim, Finding, networks
 from dhm.analysis.evidence.proofs import PROOFS
 from dhm.analysis.evidence.results import published
-from dhm.analysis.evidence.shelf import Shelf
+from dhm.analysis.evidence.shelf import TABLES, Shelf
+from dhm.analysis.evidence.wrong_labels import network_at
 from dhm.analysis.networks import cost
-from dhm.analysis.statistics import COMPARISONS, LEVEL, label, power, seeds_needed
+from dhm.analysis.statistics import COMPARISONS, LEVEL, compared, label, power, seeds_needed
+from dhm.analysis.variants import variant
+from dhm.config import Config
 from dhm.paper.numbers import PAPER_SEEDS
 from dhm.paper.recipes import TABLE3_SETS
 from dhm.training.estimate import duration
@@ -49,8 +51,7 @@ def summary(findings: Iterable[Finding]) -> pd.DataFrame:
         {"place": finding.claim.place.partition(" (")[0], "outcome": outcome(finding.verdict)} for finding in findings
     ]
     table = pd.DataFrame(rows).groupby(["place", "outcome"], sort=False).size().unstack(fill_value=0)
-    order = [word for word in (*WORDS, OPEN) if word in table and word != "not run"]
-    table = table[[*order, *(["not run"] if "not run" in table else [])]]
+    table = table[[word for word in (*[*WORDS][:-1], OPEN, "not run") if word in table]]
     table.insert(0, "claims", table.sum(axis=1))
     table.loc["all"] = table.sum()
     return table.rename_axis(columns=None)
@@ -68,12 +69,9 @@ def opening(findings: Sequence[Finding], shelf: Shelf) -> str:
 
 def by_place(findings: Sequence[Finding]) -> tuple[list[Finding], dict[str, list[Finding]]]:
     """The claims of sentences, and those of the rows of Tables 1 to 3 by table."""
-    tables: dict[str, list[Finding]] = {"Table 1": [], "Table 2": [], "Table 3": []}
-    sentences = [finding for finding in findings if finding.claim.place not in tables]
-    for finding in findings:
-        if finding.claim.place in tables:
-            tables[finding.claim.place].append(finding)
-    return sentences, tables
+    places = ("Table 1", "Table 2", "Table 3")
+    tables = {place: [finding for finding in findings if finding.claim.place == place] for place in places}
+    return [finding for finding in findings if finding.claim.place not in places], tables
 
 
 def page(findings: Sequence[Finding], pace: float) -> Styler:
@@ -107,6 +105,20 @@ def page(findings: Sequence[Finding], pace: float) -> Styler:
     )  # fmt: skip
 
 
+def runs_of(claim: Claim) -> list[Config]:
+    """The runs by the paper's recipe that decide a claim, five seeds of both sides; none if no training does."""
+    if not claim.tables or claim.kind == "same":
+        return []
+    wanted = {name.partition(" at ")[0] for name in (claim.first, claim.second)}
+    chosen = networks(claim) if claim.kind in ("row", "every") else claim.networks
+    return [
+        run
+        for run in TABLES[claim.tables[0]]("paper", seeds=range(PAPER_SEEDS))
+        if variant(run) in wanted
+        and (network_at(run.network, run.label_noise) in chosen or f"{run.network} on {run.dataset}" in chosen)
+    ]
+
+
 def price(claim: Claim, pace: float) -> str:
     """Time that the runs which decide a claim take on a machine of this pace, see `cost.pace`."""
     runs = runs_of(claim)
@@ -128,24 +140,22 @@ def commands(findings: Iterable[Finding]) -> list[str]:
     return list(dict.fromkeys(command(finding.claim) for finding in findings if runs_of(finding.claim)))
 
 
-def powers(table: str = "table1", seeds: int = 5) -> pd.DataFrame:
-    """What `seeds` runs of each method can tell in a printed table, if the spread of runs is the paper's.
+def powers() -> pd.DataFrame:
+    """What the runs of Table 1 can tell, five of each method, if they spread as the paper's.
 
     Each comparison at the level a single true gain would be left by Holm over the table; pooled deviations.
     """
-    source = published(table)
-    networks = dict.fromkeys(network for network, _ in source)
-    level = LEVEL / (len(networks) * len(COMPARISONS))
-    rows = []
-    for network in networks:
-        for first, second in COMPARISONS:
-            a, b = source[network, first], source[network, second]
-            gain, std = a.mean - b.mean, ((a.std**2 + b.std**2) / 2) ** 0.5
-            chance = power(gain, std, seeds, level)
-            needed = seeds_needed(gain, std, level=level)
-            rows.append(
-                {"comparison": label(network, first, second), "the paper's gain": f"{gain:+.2f}",
-                 "spread of runs": f"{std:.2f}", f"chance that {seeds} seeds show it": f"{chance:.0%}",
-                 "seeds for 80 %": needed or "over 1,000"}
-            )  # fmt: skip
-    return pd.DataFrame(rows).set_index("comparison")
+    source = published("table1")
+    rows = compared(source, COMPARISONS)
+    level = LEVEL / len(rows)
+    shown = {}
+    for network, first, second in rows:
+        a, b = source[network, first], source[network, second]
+        gain, std = a.mean - b.mean, ((a.std**2 + b.std**2) / 2) ** 0.5
+        shown[label(network, first, second)] = {
+            "the paper's gain": f"{gain:+.2f}",
+            "spread of runs": f"{std:.2f}",
+            f"chance that {PAPER_SEEDS} seeds show it": f"{power(gain, std, PAPER_SEEDS, level):.0%}",
+            "seeds for 80 %": seeds_needed(gain, std, level) or "over 1,000",
+        }
+    return pd.DataFrame.from_dict(shown, orient="index").rename_axis("comparison")

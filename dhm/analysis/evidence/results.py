@@ -1,13 +1,26 @@
 """Runs and printed numbers brought to the same form: samples of errors, and tables of gains with their verdicts."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import pandas as pd
 
 from dhm.analysis.evidence.pairs import Pair, columns
-from dhm.analysis.statistics import COMPARISONS, Gain, Sample, Samples, holm, label, p_word, verdict, welch
+from dhm.analysis.statistics import (
+    COMPARISONS,
+    Gain,
+    Sample,
+    Samples,
+    compared,
+    holm,
+    label,
+    networks_of,
+    p_word,
+    verdict,
+    welch,
+)
 from dhm.analysis.variants import names, spoken
+from dhm.config import METHODS
 from dhm.errors import InputError
 from dhm.paper import numbers
 from dhm.records.record import RunRecord
@@ -27,14 +40,23 @@ def samples(runs: pd.DataFrame, metric: str = "top1_error", which: str = "last")
         raise InputError(f"which must be last or best, not {which!r}")
     values: dict[tuple[str, str], list[float]] = {}
     called = names([RunRecord.read(folder).config for folder in runs["folder"]]) if len(runs) else []
+    heads = [place[1] for place in (column.split("/") for column in runs.columns) if place[::2] == [which, metric]]
     for run, variant in zip(runs.to_dict("records"), called, strict=True):
-        for column in runs.columns:
-            epoch, _, rest = column.partition("/")
-            head, _, measured = rest.partition("/")
-            if epoch == which and measured == metric and not math.isnan(run[column]):
+        for head in heads:
+            if not math.isnan(error := run[f"{which}/{head}/{metric}"]):
                 name = variant if head == "B0" else f"{variant} at {head}"
-                values.setdefault((run["network"], name), []).append(run[column])
+                values.setdefault((run["network"], name), []).append(error)
     return {key: Sample.of(found) for key, found in values.items()}
+
+
+def grouped(records: Iterable[RunRecord]) -> dict[str, dict[str, list[RunRecord]]]:
+    """Experiment -> method -> its finished runs by seed; experiments by name, methods in the order of all figures."""
+    found: dict[str, dict[str, list[RunRecord]]] = {}
+    finished = [record for record in records if record.result is not None]
+    for record in sorted(finished, key=lambda record: (record.config.experiment, record.config.seed)):
+        methods = found.setdefault(record.config.experiment, {method: [] for method in METHODS})
+        methods[record.config.method].append(record)
+    return {name: {method: runs for method, runs in methods.items() if runs} for name, methods in found.items()}
 
 
 def by_dataset(runs: pd.DataFrame) -> pd.DataFrame:
@@ -55,13 +77,13 @@ def published(
     }
 
 
-def printed_everywhere(network: str, method: str, tables: Sequence[str], metric: str = "top1_error") -> pd.DataFrame:
-    """Every place that prints an error of a network under a method, with the number."""
+def printed_everywhere(network: str, method: str, tables: Sequence[str]) -> pd.DataFrame:
+    """Every place that prints a top-1 error of a network under a method, with the number."""
     places = {
         number.source: number.value
         for table in tables
         for number in numbers.table(table)
-        if (number.network, number.method, number.metric) == (network, method, metric)
+        if (number.network, number.method, number.metric) == (network, method, "top1_error")
     }
     return pd.DataFrame({"error (%)": places}).rename_axis("place")
 
@@ -75,8 +97,7 @@ def mimicking_by_epoch(records: Sequence[RunRecord]) -> pd.DataFrame:
         for record in records
         if record.config.mimic_probability < 1
     }
-    table = pd.DataFrame.from_dict(drawn, orient="index")
-    table.index = pd.MultiIndex.from_tuples(drawn, names=["probability", "seed"])
+    table = pd.DataFrame([*drawn.values()], pd.MultiIndex.from_tuples(drawn, names=["probability", "seed"]))
     return table.rename(columns=lambda epoch: f"epoch {epoch}")
 
 
@@ -98,8 +119,7 @@ def overview(sources: Mapping[str, str | pd.DataFrame], variants: Sequence[str],
             error = f"{top1[network, name]} / {top5.get((network, name), '–')}"
             cells.setdefault((title, network), {})[spoken(name)] = error
     table = pd.DataFrame(cells, index=[spoken(name) for name in variants]).fillna("–")
-    table.columns = pd.MultiIndex.from_tuples(table.columns, names=["source", "network"])
-    return table
+    return table.rename_axis(columns=["source", "network"])
 
 
 def missed(source: Samples) -> Samples:
@@ -116,23 +136,19 @@ def error_table(
         sources: title -> errors, or with `more_is_better` figures like mAP.
         words: title -> verdicts by row label (`verdicts`), for the sources that have them.
     """
-    rows = {}
+    rows: dict[tuple[str, str], dict[str, str]] = {}
     for title, source in sources.items():
-        networks = dict.fromkeys(network for network, _ in source)
-        methods = {method for _, method in source}
-        for network in networks:
-            row = {m: str(source[network, m]) for m in ("baseline", "dsl", "dhm") if (network, m) in source}
-            for first, second in COMPARISONS[:2]:
-                if {first, second} <= methods and (network, first) in source and (network, second) in source:
-                    low, high = (first, second) if more_is_better else (second, first)
-                    gain = source[network, high].mean - source[network, low].mean
-                    row[f"gain of {second.upper()}"] = f"{gain:+.2f}"
-            if words and title in words:
-                row["verdict on DHM"] = words[title].get(label(network, "baseline", "dhm"), "–")
-            rows[title, network] = row
-    table = pd.DataFrame.from_dict(rows, orient="index").fillna("–")
-    table.index = pd.MultiIndex.from_tuples(rows, names=["source", "network"])
-    return table.rename(columns={"dsl": "DSL", "dhm": "DHM"})
+        for network in networks_of(source):
+            rows[title, network] = {m: str(source[network, m]) for m in METHODS if (network, m) in source}
+        for network, first, second in compared(source, COMPARISONS[:2]):
+            low, high = (first, second) if more_is_better else (second, first)
+            gain = source[network, high].mean - source[network, low].mean
+            rows[title, network][f"gain of {second.upper()}"] = f"{gain:+.2f}"
+    for (title, network), row in rows.items():
+        if words and title in words:
+            row["verdict on DHM"] = words[title].get(label(network, "baseline", "dhm"), "–")
+    table = pd.DataFrame([*rows.values()], pd.MultiIndex.from_tuples(rows, names=["source", "network"]))
+    return table.fillna("–").rename(columns=spoken)
 
 
 def variant_table(sources: Mapping[str, Samples], variants: Sequence[str]) -> pd.DataFrame:
@@ -140,11 +156,9 @@ def variant_table(sources: Mapping[str, Samples], variants: Sequence[str]) -> pd
     cells = {
         (title, network): {spoken(name): str(source.get((network, name), "–")) for name in variants}
         for title, source in sources.items()
-        for network in dict.fromkeys(network for network, _ in source)
+        for network in networks_of(source)
     }
-    table = pd.DataFrame.from_dict(cells, orient="index")
-    table.index = pd.MultiIndex.from_tuples(cells, names=["source", "network"])
-    return table
+    return pd.DataFrame([*cells.values()], pd.MultiIndex.from_tuples(cells, names=["source", "network"]))
 
 
 def gains(source: Samples, comparisons: Sequence[tuple[str, str]] = COMPARISONS) -> list[Gain]:
@@ -152,9 +166,7 @@ def gains(source: Samples, comparisons: Sequence[tuple[str, str]] = COMPARISONS)
     return holm(
         [
             welch(label(network, first, second), source[network, first], source[network, second])
-            for network in dict.fromkeys(network for network, _ in source)
-            for first, second in comparisons
-            if (network, first) in source and (network, second) in source
+            for network, first, second in compared(source, comparisons)
         ]
     )
 
@@ -187,9 +199,9 @@ def gain_table(
 
 
 def _welch_columns(gain: Gain) -> dict[str, str]:
-    fewest = min(gain.first.n, gain.second.n)
+    interval = f"[{gain.low:+.2f}, {gain.high:+.2f}]" if gain.fewest > 1 else ("–", "one run")[gain.fewest]
     return {
-        "Holm-adjusted interval": ("–", "one run")[fewest] if fewest < 2 else f"[{gain.low:+.2f}, {gain.high:+.2f}]",
+        "Holm-adjusted interval": interval,
         "p (Welch)": p_word(gain.p),
         "p (Holm)": p_word(gain.adjusted_p),
     }
@@ -200,10 +212,5 @@ def verdicts(
     comparisons: Sequence[tuple[str, str]] = COMPARISONS,
 ) -> dict[str, str]:  # fmt: skip
     """The protocol's word for every row; the paper's gain is looked up under the same network and methods."""
-    expected = {
-        label(network, first, second): round(printed[network, first].mean - printed[network, second].mean, 6)
-        for network in {network for network, _ in printed}
-        for first, second in comparisons
-        if (network, first) in printed and (network, second) in printed
-    }
+    expected = {gain.label: round(gain.value, 6) for gain in gains(printed, comparisons)}
     return {gain.label: verdict(gain, expected.get(gain.label), same_data, seeds) for gain in found}

@@ -1,6 +1,6 @@
 """The sources of a table under each other: what the paper prints, full runs on record, and the runs just made."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from dhm import paths
 from dhm.analysis.evidence import pairs, protocol
 from dhm.analysis.evidence.results import MORE_IS_BETTER, gain_table, gains, missed, samples, verdicts
 from dhm.analysis.evidence.shelf import asked_for, identity
-from dhm.analysis.statistics import COMPARISONS, Gain, Samples
+from dhm.analysis.statistics import COMPARISONS, Gain, Samples, label
 from dhm.config import Config
 from dhm.data.reid import PUBLISHED
 from dhm.paper.numbers import PAPER_SEEDS
@@ -63,7 +63,9 @@ class Sources:
         for title, source in self.measured().items():
             rows = self._by_protocol(title)
             own = gains(self._as_errors(source), comparisons)
-            found[title] = [rows[gain.label].gain if gain.label in rows else gain for gain in own]
+            found[title] = [
+                replace(rows[gain.label].gain, label=gain.label) if gain.label in rows else gain for gain in own
+            ]
         return found
 
     def verdicts(self, comparisons: Sequence[tuple[str, str]] = COMPARISONS) -> dict[str, dict[str, str]]:
@@ -72,27 +74,30 @@ class Sources:
         words = {}
         for title, found in self.gains(comparisons).items():
             own = verdicts(found, printed, title in self.own_data, PAPER_SEEDS, comparisons)
-            words[title] = own | {label: row.verdict for label, row in self._by_protocol(title).items() if label in own}
+            words[title] = own | {name: row.verdict for name, row in self._by_protocol(title).items() if name in own}
         return words
 
     def tables(self, comparisons: Sequence[tuple[str, str]] = COMPARISONS) -> dict[str, pd.DataFrame]:
         """Every gain with its interval and its word, a table a title; single runs are compared image by image."""
-        words = self.verdicts(comparisons)
+        words, by_image = self.verdicts(comparisons), self.metric == "top1_error"
         return {
-            title: gain_table(found, words[title], self._pairs(title, comparisons))
+            title: gain_table(found, words[title], pairs.observed(self.runs[title], comparisons) if by_image else None)
             for title, found in self.gains(comparisons).items()
         }
 
     def _as_errors(self, source: Samples) -> Samples:
         return missed(source) if self.metric in MORE_IS_BETTER else source
 
-    def _pairs(self, title: str, comparisons: Sequence[tuple[str, str]]) -> dict[str, pairs.Pair]:
-        return pairs.observed(self.runs[title], comparisons) if self.metric == "top1_error" else {}
-
     def _by_protocol(self, title: str) -> dict[str, protocol.Judged]:
         """Rows of the protocol that the runs under a title bear on, by the labels they have here."""
+        rows = [(row, row.comparison) for row in self.judged]
         groups = self.runs[title][["experiment", "network"]].drop_duplicates().itertuples(index=False)
-        return {row.gain.label: row for group in groups for row in protocol.named(self.judged, *group)}
+        return {
+            label(network, asked.first, asked.second): row
+            for experiment, network in groups
+            for row, asked in rows
+            if asked.experiment == experiment
+        }
 
 
 def by_experiment(runs: pd.DataFrame) -> dict[str, pd.DataFrame]:
@@ -124,7 +129,11 @@ def gather(
     families = {family_of(config.arch) for config in recipe("paper")}
     if families <= set(CIFAR_PAPER):
         families = set(CIFAR_PAPER)  # networks for small images stand together
-    kept = _on_record(recipe, _like(on_record, families, metric), lambda runs: _chosen(others(runs), having))
+    column = f"last/B0/{metric}"
+    alike = on_record[:0]
+    if column in on_record:
+        alike = on_record[on_record["arch"].map(family_of).isin(list(families))].dropna(subset=[column])
+    kept = _on_record(recipe, alike, others, having)
     found = of_runs(recipe, printed, made, preset, kept, metric)
     judged = protocol.judge(on_record) if metric == "top1_error" else ()
     return replace(found, runs={title: rows(runs) for title, runs in found.runs.items()}, judged=judged)
@@ -142,22 +151,17 @@ def of_runs(
     own = frozenset(title for title, runs in found.items() if title not in small and _on_its_data(runs, asked))
     datasets = {DATASETS[config.dataset] for config in asked}
     epochs = max((config.epochs for config in configs), default=0)
-    check = (
-        f"*“{this_run}” is a check that the pipeline works: tiny networks, {epochs} epochs at most. "
-        "It is no evidence for or against the claim.*"
-    )
-    caution = check if small else f"*“{this_run}”: {len(configs)} runs.*"
+    caution = f"*“{this_run}”: {len(configs)} runs.*"
+    if small:
+        caution = f"*“{this_run}” is a check that the pipeline works: tiny networks, {epochs} epochs at most. "
+        caution += "It is no evidence for or against the claim.*"
     paper = f"paper, {datasets.pop()}" if len(datasets) == 1 else "paper"
     return Sources(paper, printed, found, own, metric, caution)
 
 
-def _like(runs: pd.DataFrame, families: Iterable[str], metric: str) -> pd.DataFrame:
-    """Those runs that trained networks of the families and have the figure."""
-    column = f"last/B0/{metric}"
-    return runs[runs[column].notna() & runs["arch"].map(family_of).isin(list(families))] if column in runs else runs[:0]
-
-
-def _on_record(recipe: Recipe, runs: pd.DataFrame, others: Grouping) -> dict[str, pd.DataFrame]:
+def _on_record(
+    recipe: Recipe, runs: pd.DataFrame, others: Grouping, having: Callable[[pd.DataFrame], bool]
+) -> dict[str, pd.DataFrame]:
     """Runs by one of the recipes under its name, each training and seed once whatever its arithmetic; the others."""
     if runs.empty:
         return {}
@@ -169,18 +173,11 @@ def _on_record(recipe: Recipe, runs: pd.DataFrame, others: Grouping) -> dict[str
         for dataset, group in runs[follows & ~again].groupby("dataset_name"):
             found[f"{DATASETS[str(dataset)]}, {words}"] = group
         runs, trainings = runs[~follows], trainings[~follows]
-    return {**found, **others(runs)}
-
-
-def _chosen(groups: Mapping[str, pd.DataFrame], having: Callable[[pd.DataFrame], bool]) -> dict[str, pd.DataFrame]:
-    return {title: runs for title, runs in groups.items() if having(runs)}
+    return {**found, **{title: group for title, group in others(runs).items() if having(group)}}
 
 
 def _on_its_data(runs: pd.DataFrame, asked: Sequence[Config]) -> bool:
     """Whether all runs are on the whole of a data set that is asked for, wherever it lies, with labels as asked for."""
-    asked_of = {(config.dataset_name, config.label_noise) for config in asked}
+    whole = {(config.dataset_name, config.label_noise, None, None) for config in asked}
     trained = [RunRecord.read(folder).config for folder in runs["folder"]]
-    return all(
-        (config.dataset_name, config.label_noise) in asked_of and config.classes is None and not config.train_per_class
-        for config in trained
-    )
+    return {(c.dataset_name, c.label_noise, c.classes, c.train_per_class or None) for c in trained} <= whole

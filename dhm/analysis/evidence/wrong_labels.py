@@ -1,9 +1,9 @@
 """Runs on corrupt labels (appendix E): one row a ratio, kept runs beside fresh ones, curves over seeds."""
 
-import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from dhm.analysis.statistics import Samples
@@ -80,5 +80,4 @@ def curves(sources: Mapping[str, pd.DataFrame]) -> Curves:
 
 def falls(errors: Samples, networks: Sequence[str]) -> list[float]:
     """Points that the baseline's error rises by from each of the networks' rows to the next."""
-    means = [errors[network, "baseline"].mean for network in networks]
-    return [after - before for before, after in itertools.pairwise(means)]
+    return np.diff([errors[network, "baseline"].mean for network in networks]).tolist()

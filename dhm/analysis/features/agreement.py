@@ -21,7 +21,7 @@ RARE = 0.05
 def measure(
     nets: Mapping[tuple[str, int, int], BranchedNet], images: Images, loss: str, batch_norm: str, micro: int, count: int
 ) -> pd.DataFrame:
-    """`TrunkProducts.table` of several networks, with the columns method, seed and epoch.
+    """`consistency` of several networks, with the columns method, seed and epoch.
 
     Args:
         nets: (method, seed, epoch) -> network.
@@ -31,12 +31,13 @@ def measure(
     """
     return pd.concat(
         [
-            consistency(net, held_out(images, micro, count), DHMLoss(loss), batch_norm).table()
-            .assign(method=method, seed=seed, epoch=epoch)
+            consistency(net, held_out(images, micro, count), DHMLoss(loss), batch_norm).assign(
+                method=method, seed=seed, epoch=epoch
+            )
             for (method, seed, epoch), net in nets.items()
         ],
         ignore_index=True,
-    )  # fmt: skip
+    )
 
 
 def over_seeds(table: pd.DataFrame) -> pd.DataFrame:
@@ -64,14 +65,6 @@ def by_place(table: pd.DataFrame) -> pd.DataFrame:
     plain = table[table["loss"] == "cross-entropy"]
     cells = plain.pivot_table(index=["experiment", *PLACE], columns="method", values="cosine", sort=False)
     return cells.round(3).rename(columns=spoken)
-
-
-def by_run(table: pd.DataFrame) -> pd.DataFrame:
-    """The same as each run's mean over places: mean, lowest and highest of an experiment's runs."""
-    plain = table[table["loss"] == "cross-entropy"]
-    means = plain.groupby(["experiment", "method", "seed"], sort=False)["cosine"].mean()
-    found = means.groupby(["experiment", "method"], sort=False).agg(["mean", "min", "max", "size"])
-    return found.rename(columns={"size": "runs"}).round(3).rename(index=spoken, level="method")
 
 
 def conflict(table: pd.DataFrame) -> str:

@@ -8,6 +8,7 @@ B2. It does not say between what the correlations are, and the order of channels
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from operator import itemgetter
 
 import numpy as np
 import torch
@@ -19,42 +20,42 @@ from dhm.errors import InputError
 
 Matrix = np.ndarray
 Reading = Callable[[Matrix, Matrix], Matrix]
+ROUNDS = 50
+"""Of assignments in a matching, at most."""
 
 
-def paired_layers(net: BranchedNet, first: str = MAIN, second: str = "B2") -> dict[str, tuple[Matrix, Matrix]]:
-    """The 3x3 convolutions that two heads both have, as max-kernel matrices: "conv4_1" -> (first's, second's).
+def paired_layers(net: BranchedNet) -> dict[str, tuple[Matrix, Matrix]]:
+    """The 3x3 convolutions that B0 and B2 both have, as max-kernel matrices: "conv4_1" -> (B0's, B2's).
 
     Blocks are paired by stage and by index within it, and named as in the paper: stage 3 is conv4_x. Of a bottleneck
     the middle layer is taken, which is its only 3x3; of a block with two, the last. Pairs of different shape (a
     wider branch) are left out.
 
     Raises:
-        InputError: a classifier the network does not have, or no pair at all.
+        InputError: the network has no B2, or there is no pair at all.
     """
-    blocks_of = {name: _blocks(net, name) for name in (first, second)}
+    if "B2" not in net.heads:
+        raise InputError(f"the network has no classifier 'B2'; it has {', '.join(net.heads)}")
+    trunk, branch = _blocks(net.backbone, 0), _blocks(net.branches["B2"], max(net.roots["B2"], 0))
     pairs = {
-        f"conv{stage + 1}_{index}": (max_kernel(blocks_of[first][stage, index]), max_kernel(convolution))
-        for (stage, index), convolution in blocks_of[second].items()
-        if (stage, index) in blocks_of[first] and blocks_of[first][stage, index].shape == convolution.shape
+        name: (max_kernel(trunk[name]), max_kernel(weight))
+        for name, weight in branch.items()
+        if name in trunk and trunk[name].shape == weight.shape
     }
     if not pairs:
-        raise InputError(f"{first} and {second} have no 3x3 convolutions of the same shape in the same place")
+        raise InputError("B0 and B2 have no 3x3 convolutions of the same shape in the same place")
     return pairs
 
 
-def _blocks(net: BranchedNet, name: str) -> dict[tuple[int, int], torch.Tensor]:
-    """Weights (out, in, 3, 3) of the 3x3 layer of every block of a head's own stages, by (stage, index) from 1."""
-    if name not in net.heads:
-        raise InputError(f"the network has no classifier {name!r}; it has {', '.join(net.heads)}")
-    root = max(net.roots.get(name, 0), 0)
-    own = net.backbone if name == MAIN else net.branches[name]
+def _blocks(own: nn.Module, root: int) -> dict[str, torch.Tensor]:
+    """Weights (out, in, 3, 3) of the 3x3 layer of every block of a head's own stages, which come after `root`."""
     found = {}
     for stage, modules in enumerate(getattr(own, "stages", ()), start=root + 1):
         blocks = [block for part in modules if isinstance(part, nn.Sequential) for block in part]
         for index, block in enumerate(blocks, start=1):
             kernels = [m.weight for m in block.modules() if isinstance(m, nn.Conv2d) and m.kernel_size == (3, 3)]
             if kernels:
-                found[stage, index] = kernels[-1]
+                found[f"conv{stage + 1}_{index}"] = kernels[-1]
     return found
 
 
@@ -72,7 +73,9 @@ def between_filters(a: Matrix, b: Matrix) -> Matrix:
 
     Assumes that input channel c means the same in both branches; the order of the filters is free.
     """
-    return _correlations(a, b)
+    a, b = (m - m.mean(axis=1, keepdims=True) for m in (a, b))
+    scale = np.linalg.norm(a, axis=1)[:, None] * np.linalg.norm(b, axis=1)
+    return (a @ b.T) / np.where(scale > 0, scale, np.inf)
 
 
 def between_channels(a: Matrix, b: Matrix) -> Matrix:
@@ -80,7 +83,7 @@ def between_channels(a: Matrix, b: Matrix) -> Matrix:
 
     Assumes that filter f is the same filter in both branches; the order of the input channels is free.
     """
-    return _correlations(a.T, b.T)
+    return between_filters(a.T, b.T)
 
 
 def entry_by_entry(a: Matrix, b: Matrix) -> Matrix:
@@ -97,13 +100,6 @@ READINGS: Mapping[str, Reading] = {
     "between channels": between_channels,
     "entry by entry": entry_by_entry,
 }
-
-
-def _correlations(a: Matrix, b: Matrix) -> Matrix:
-    """Correlation of every row of a with every row of b."""
-    a, b = (m - m.mean(axis=1, keepdims=True) for m in (a, b))
-    scale = np.linalg.norm(a, axis=1)[:, None] * np.linalg.norm(b, axis=1)
-    return (a @ b.T) / np.where(scale > 0, scale, np.inf)
 
 
 @dataclass(frozen=True)
@@ -149,43 +145,32 @@ def permutation_null(
     return Null(statistic(reading(a, b)), np.array(values))
 
 
-@dataclass(frozen=True)
-class Matching:
-    """Filters and channels of b in the order that fits a best: b[rows][:, columns] lies on a.
-
-    Attributes:
-        correlation: Pearson correlation of the two matrices in that order.
-    """
-
-    rows: np.ndarray
-    columns: np.ndarray
-    correlation: float
-
-
-def match(a: Matrix, b: Matrix, rounds: int = 50) -> Matching:
+def match(a: Matrix, b: Matrix) -> tuple[float, np.ndarray, np.ndarray]:
     """Reorder filters and input channels of b to correlate with a as highly as can be found.
 
     For a given order of the channels the best order of the filters is a linear assignment, and the other way about,
     so both alternate until neither improves. Each ascent ends in a local optimum; the better is kept of two starts,
     the given order of channels and the one in which the sorted entries of channels fit best, which no reordering of
     filters changes.
+
+    Returns:
+        The Pearson correlation of a with b[rows][:, columns], rows, and columns.
     """
     distance = ((np.sort(a, axis=0)[:, :, None] - np.sort(b, axis=0)[:, None, :]) ** 2).sum(axis=0)
     starts = np.arange(b.shape[1]), linear_sum_assignment(distance)[1]
-    return max((_ascend(a, b, start, rounds) for start in starts), key=lambda found: found.correlation)
+    return max((_ascend(a, b, start) for start in starts), key=itemgetter(0))
 
 
-def _ascend(a: Matrix, b: Matrix, columns: np.ndarray, rounds: int) -> Matching:
+def _ascend(a: Matrix, b: Matrix, columns: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
     best = -np.inf
-    for _ in range(rounds):
+    for _ in range(ROUNDS):
         rows = linear_sum_assignment(a @ b[:, columns].T, maximize=True)[1]
         columns = linear_sum_assignment(a.T @ b[rows], maximize=True)[1]
         fit = float((a * b[rows][:, columns]).sum())
         if fit <= best * (1 + 1e-12):
             break
         best = fit
-    correlation = float(np.corrcoef(a.ravel(), b[rows][:, columns].ravel())[0, 1])
-    return Matching(rows, columns, correlation)
+    return float(np.corrcoef(a.ravel(), b[rows][:, columns].ravel())[0, 1]), rows, columns
 
 
 def matching_null(a: Matrix, b: Matrix, permutations: int, rng: np.random.Generator) -> Null:
@@ -194,8 +179,8 @@ def matching_null(a: Matrix, b: Matrix, permutations: int, rng: np.random.Genera
     Matching finds structure in noise, so its own null is needed. Shuffled within filters, b keeps each filter's
     entries, and with them its mean and scale, but no channel is the same channel in two filters.
     """
-    values = [match(a, rng.permuted(b, axis=1)).correlation for _ in range(permutations)]
-    return Null(match(a, b).correlation, np.array(values))
+    values = [match(a, rng.permuted(b, axis=1))[0] for _ in range(permutations)]
+    return Null(match(a, b)[0], np.array(values))
 
 
 def debiased_cka(x: np.ndarray, y: np.ndarray) -> float:

@@ -10,7 +10,6 @@ comparison stands apart.
 import itertools
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -76,80 +75,56 @@ def trunk_gradients(
     shared, parameters = sharing(net), _parameters(net)
     if not shared:
         raise InputError(f"the classifiers {', '.join(net.heads)} share no layer")
-    everything = [p for stage in shared for p in parameters[stage]]
     with frozen(net, batch_norm):
         logits = net.all_logits(images)
         total, _ = loss(logits, labels)
         starts = torch.autograd.grad(total, list(logits.values()), retain_graph=True)
         found: dict[int, dict[str, torch.Tensor]] = {stage: {} for stage in shared}
         for (head, z), start in zip(logits.items(), starts, strict=True):
-            gradients = iter(torch.autograd.grad(z, everything, start, retain_graph=True, allow_unused=True))
-            for stage, heads in shared.items():
-                parts = [next(gradients) for _ in parameters[stage]]
-                if head in heads:
-                    found[stage][head] = torch.cat([part.flatten() for part in parts])
+            own = {stage: parameters[stage] for stage, heads in shared.items() if head in heads}
+            gradients = iter(torch.autograd.grad(z, list(itertools.chain(*own.values())), start, retain_graph=True))
+            for stage, several in own.items():
+                found[stage][head] = torch.cat([next(gradients).flatten() for _ in several])
     return found
 
 
-@dataclass(frozen=True)
-class TrunkProducts:
-    """Inner products of the classifiers' gradients: stage -> (batches + 1, heads, heads), float64.
-
-    The last entry is of the gradients averaged over all images; heads are those of `sharing`.
-    """
-
-    heads: dict[int, tuple[str, ...]]
-    products: dict[int, np.ndarray]
-    images: int
-
-    def table(self, confidence: float = 0.95) -> pd.DataFrame:
-        """A row for every stage and pair of classifiers.
-
-        Columns: stage; first, second (classifiers); cosine (of the gradients over all images); batch_cosine, low,
-        high (mean over the micro-batches and its t interval); conflicting (share of micro-batches with a cosine
-        below zero); norm_first, norm_second (over all images); batches.
-        """
-        rows = []
-        for stage, heads in self.heads.items():
-            for i, j in itertools.combinations(range(len(heads)), 2):
-                gram = self.products[stage]
-                norms = np.sqrt(gram[:, [i, j], [i, j]])
-                with np.errstate(invalid="ignore", divide="ignore"):
-                    cosines = gram[:, i, j] / norms.prod(axis=1)
-                single = cosines[:-1]
-                half = np.nan
-                if len(single) > 1:
-                    half = stats.t.ppf((1 + confidence) / 2, len(single) - 1) * stats.sem(single)
-                rows.append(
-                    {"stage": stage, "first": heads[i], "second": heads[j], "cosine": cosines[-1],
-                     "batch_cosine": single.mean(), "low": single.mean() - half, "high": single.mean() + half,
-                     "conflicting": float((single < 0).mean()), "norm_first": norms[-1, 0],
-                     "norm_second": norms[-1, 1], "batches": len(single)}
-                )  # fmt: skip
-        return pd.DataFrame(rows)
-
-
-def consistency(net: BranchedNet, batches: Iterable[Batch], loss: DHMLoss, batch_norm: str) -> TrunkProducts:
-    """Inner products of all classifiers' gradients to the trunk, for every micro-batch and over all images.
+def consistency(net: BranchedNet, batches: Iterable[Batch], loss: DHMLoss, batch_norm: str) -> pd.DataFrame:
+    """Cosines of the classifiers' gradients to the trunk: a row for every stage and pair of classifiers.
 
     Args:
         batches: (images, labels), held out from training; the mean gradient weighs every image alike.
         loss: whose gradients, see the head of this file.
         batch_norm: "batch" (each micro-batch by its own statistics, as in training) or "running" (as in testing).
+
+    Returns:
+        stage; first, second (classifiers); cosine (of the gradients over all images); batch_cosine, low, high (mean
+        over the micro-batches and its 95 % t interval); conflicting (share of micro-batches with a cosine below
+        zero); norm_first, norm_second (over all images); batches.
     """
-    heads, count = sharing(net), 0
-    if not heads:
-        raise InputError("the network has no branch, so no two classifiers share a trunk")
-    grams: dict[int, list[np.ndarray]] = {stage: [] for stage in heads}
+    shared, count = sharing(net), 0
+    grams: dict[int, list[torch.Tensor]] = {stage: [] for stage in shared}
     sums: dict[int, torch.Tensor] = {}
     for images, labels in batches:
         found = trunk_gradients(net, images, labels, loss, batch_norm)
-        for stage, names in heads.items():
-            rows = torch.stack([found[stage][name] for name in names]).double()
-            grams[stage].append((rows @ rows.T).cpu().numpy())
+        for stage, heads in shared.items():
+            rows = torch.stack([found[stage][head] for head in heads]).double()
+            grams[stage].append(rows @ rows.T)
             sums[stage] = sums.get(stage, 0.0) + rows * len(labels)
         count += len(labels)
-    for stage, total in sums.items():
-        mean = total / count
-        grams[stage].append((mean @ mean.T).cpu().numpy())
-    return TrunkProducts(heads, {stage: np.stack(values) for stage, values in grams.items()}, count)
+    table = []
+    for stage, heads in shared.items():
+        mean = sums[stage] / count
+        gram = torch.stack([*grams[stage], mean @ mean.T]).cpu().numpy()
+        for i, j in itertools.combinations(range(len(heads)), 2):
+            norms = np.sqrt(gram[:, [i, j], [i, j]])
+            with np.errstate(invalid="ignore", divide="ignore"):
+                cosines = gram[:, i, j] / norms.prod(axis=1)
+            single = cosines[:-1]
+            half = stats.t.ppf(0.975, len(single) - 1) * stats.sem(single) if len(single) > 1 else np.nan
+            table.append(
+                {"stage": stage, "first": heads[i], "second": heads[j], "cosine": cosines[-1],
+                 "batch_cosine": single.mean(), "low": single.mean() - half, "high": single.mean() + half,
+                 "conflicting": float((single < 0).mean()), "norm_first": norms[-1, 0],
+                 "norm_second": norms[-1, 1], "batches": len(single)}
+            )  # fmt: skip
+    return pd.DataFrame(table)

@@ -103,15 +103,15 @@ def choose(layers: Sequence[str], net: BranchedNet) -> list[str]:
     return list(layers) or spread(available)
 
 
-def spread(layers: Sequence[str], most: int = 4) -> list[str]:
-    """Up to `most` of the layers, spread evenly, the first and the last among them."""
-    return [layers[i] for i in sorted({round(x) for x in np.linspace(0, len(layers) - 1, most)})]
+def spread(layers: Sequence[str]) -> list[str]:
+    """Up to four of the layers, spread evenly, the first and the last among them."""
+    return [layers[i] for i in sorted({round(x) for x in np.linspace(0, len(layers) - 1, 4)})]
 
 
-def cka(net: BranchedNet, images: torch.Tensor, first: str = "B0", second: str = "B2") -> float:
-    """Debiased linear CKA of two classifiers' descriptors of the same images (N, C, H, W)."""
+def cka(net: BranchedNet, images: torch.Tensor) -> float:
+    """Debiased linear CKA of B0's and B2's descriptors of the same images (N, C, H, W)."""
     features = descriptors(net, images)
-    return debiased_cka(features[first], features[second])
+    return debiased_cka(features["B0"], features["B2"])
 
 
 def ckas(nets: Mapping[tuple[str, int], BranchedNet], images: torch.Tensor) -> pd.DataFrame:
@@ -120,21 +120,21 @@ def ckas(nets: Mapping[tuple[str, int], BranchedNet], images: torch.Tensor) -> p
     return values.unstack(sort=False).rename_axis(index="seed")
 
 
-def cka_sentence(table: pd.DataFrame, first: str = "dsl", second: str = "dhm") -> tuple[str, str]:
-    """The change of CKA from one method to another over seeds with its 95 % interval, and what follows from it.
+def cka_sentence(table: pd.DataFrame) -> tuple[str, str]:
+    """The change of CKA from DSL to DHM over seeds with its 95 % interval, and what follows from it.
 
     Args:
         table: of `ckas`.
     """
-    gap = table[second] - table[first]
+    gap = table["dhm"] - table["dsl"]
     low, high = Sample.of(list(gap)).interval()
     told = (
-        f"**CKA.** {table[first].mean():.3f} under {spoken(first)}, {table[second].mean():.3f} under {spoken(second)} "
+        f"**CKA.** {table['dsl'].mean():.3f} under DSL, {table['dhm'].mean():.3f} under DHM "
         f"(95 % interval of the difference over {len(gap)} seeds: {low:+.3f} to {high:+.3f})"
     )
     if low > 0:
-        return told, f"the features are more alike under {spoken(second)}, as the paper says"
-    return told, f"the features are less alike under {spoken(second)}" if high < 0 else "the sign is open"
+        return told, "the features are more alike under DHM, as the paper says"
+    return told, "the features are less alike under DHM" if high < 0 else "the sign is open"
 
 
 def over_seeds(table: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
@@ -165,8 +165,8 @@ def needed(networks: int, tests: int) -> int | None:
     return next((k for k, chance in chances if chance <= LEVEL), None)
 
 
-def judge(table: pd.DataFrame, permutations: int, first: str = "dsl", second: str = "dhm") -> pd.DataFrame:
-    """Whether two branches correspond, and more so under the second method: a row a statistic, judged by network.
+def judge(table: pd.DataFrame, permutations: int) -> pd.DataFrame:
+    """Whether B0 and B2 correspond, and more so under DHM than under DSL: a row a statistic, judged by network.
 
     Layers of one network depend on each other, so a network counts once: it is beyond its null if its smallest p times
     the number of its layers is at most `LEVEL` (Bonferroni). How many must be is `needed` for the counts of all
@@ -181,42 +181,27 @@ def judge(table: pd.DataFrame, permutations: int, first: str = "dsl", second: st
     rows = table.groupby(["statistic", "method", "seed"])
     smallest, layers, height = rows["p"].min(), rows["p"].size(), rows["z"].mean()
     beyond = smallest * layers <= LEVEL
-    found = {}
+    found: dict[str, dict[str, str]] = {}
     for statistic in statistics:
-        counts = {method: beyond[statistic, method] for method in (first, second)}
-        least = {method: needed(len(count), 2 * len(statistics)) for method, count in counts.items()}
-        gap = (height[statistic, second] - height[statistic, first]).dropna()
+        gap = (height[statistic, "dhm"] - height[statistic, "dsl"]).dropna()
         low, high = Sample.of(list(gap)).interval(1 - LEVEL / len(statistics))
+        found[statistic], sure = {}, {}
+        for method in ("dsl", "dhm"):
+            count = beyond[statistic, method]
+            least = needed(len(count), 2 * len(statistics))
+            sure[method] = least and count.sum() >= least
+            shown = f"{count.sum()} of {len(count)}" + (f" ({least} needed)" if least else "")
+            found[statistic][f"{spoken(method)} beyond its null"] = shown
+        interval = f" [{low:+.2f}, {high:+.2f}]" if math.isfinite(low) else ""
+        found[statistic]["z, DHM minus DSL"] = f"{gap.mean():+.2f}{interval}"
         drawn = min(permutations, MATCHINGS) if statistic == MATCHING else permutations
-        sure = [method for method, least_of in least.items() if least_of and counts[method].sum() >= least_of]
         if layers[statistic].max() / (1 + drawn) > LEVEL:
             word = "too few permutations for so many layers"
-        elif None in least.values():
+        elif None in sure.values():
             word = "too few networks"
+        elif sure["dhm"]:
+            word = "agrees with the paper" if low > 0 else "a correspondence, not shown to be larger under DHM"
         else:
-            word = _word(first, second, sure, low)
-        found[statistic] = {
-            **{f"{spoken(method)} beyond its null": _count(count, least[method]) for method, count in counts.items()},
-            f"z, {spoken(second)} minus {spoken(first)}": f"{gap.mean():+.2f}"
-            + (f" [{low:+.2f}, {high:+.2f}]" if math.isfinite(low) else ""),
-            "verdict": word,
-        }
+            word = "a correspondence shown under DSL alone" if sure["dsl"] else "no correspondence shown"
+        found[statistic]["verdict"] = word
     return pd.DataFrame.from_dict(found, orient="index").rename_axis("statistic")
-
-
-def _count(beyond: pd.Series, least: int | None) -> str:
-    return f"{beyond.sum()} of {len(beyond)}" + (f" ({least} needed)" if least else "")
-
-
-def _word(first: str, second: str, sure: Sequence[str], low: float) -> str:
-    """The verdict on a statistic.
-
-    Args:
-        sure: the methods of which enough networks are beyond their null.
-        low: lower end of the interval by which the second method is further from it.
-    """
-    if not sure:
-        return "no correspondence shown"
-    if second not in sure:
-        return f"a correspondence shown under {spoken(first)} alone"
-    return "agrees with the paper" if low > 0 else f"a correspondence, not shown to be larger under {spoken(second)}"

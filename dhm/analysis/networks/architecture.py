@@ -1,9 +1,7 @@
 """The architecture tables (Tables 6-10) read off the networks, and their departures from print."""
 
-import csv
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
@@ -20,78 +18,48 @@ from dhm.zoo import MODELS, create_model
 SHORTCUTS = ("shortcut", "downsample")
 
 
-@dataclass(frozen=True)
-class Row:
-    """A line of an architecture table.
+def table(net: BranchedNet, image_size: int | tuple[int, int] = 32) -> pd.DataFrame:
+    """The network as Tables 6-10 set it, measured on images of the given height and width: a row a layer with its
+    output's height x width, a column a head (B0, then from shallow to deep).
 
-    Attributes:
-        layer: conv1 (the stem), conv2_x, conv3_x, ... (the stages) or classifier.
-        output_size: height x width of its output.
-        cells: head -> its blocks, e.g. "[3x3, 16; 3x3, 16] x 5"; heads that share the trunk there have none.
+    Layers are conv1 (the stem), conv2_x, conv3_x, ... (the stages) and the classifier. A cell names a head's blocks,
+    e.g. "[3x3, 16; 3x3, 16] x 5", and is empty where the head shares the trunk.
     """
-
-    layer: str
-    output_size: str
-    cells: dict[str, str]
-
-
-def table(net: BranchedNet, image_size: int | tuple[int, int] = 32) -> list[Row]:
-    """The network in the manner of Tables 6-10, measured on images of the given height and width."""
-    sizes = _sizes(net.backbone, image_size)
-    towers: dict[str, tuple[int, StagedNet]] = {
-        name: (root, net.branches[name])  # type: ignore[misc]
-        for name, root in net.roots.items()
-    }
-    rows = []
-    for index, part in enumerate(net.backbone.parts):
-        cells = {MAIN: describe(part)}
-        for name, (root, tower) in towers.items():
-            if index > root and tower.parts:
-                cells[name] = describe(tower.parts[index - root - 1])
-        rows.append(Row(f"conv{index + 1}_x" if index else "conv1", sizes[index], cells))
-    heads = {MAIN: net.backbone, **{name: tower for name, (_, tower) in towers.items()}}
-    rows.append(
-        Row("classifier", "1x1", {name: f"average pool, {t.classifier.out_features}-d fc" for name, t in heads.items()})
-    )
-    return rows
+    heads: dict[str, tuple[int, StagedNet]] = {MAIN: (-1, net.backbone)}
+    for name in reversed(net.roots):
+        heads[name] = net.roots[name], net.branches[name]  # type: ignore[assignment]
+    rows = {}
+    for index, size in enumerate(_sizes(net.backbone, image_size)):
+        rows[f"conv{index + 1}_x" if index else "conv1", size] = {
+            name: describe(tower.parts[index - root - 1]) if index > root and tower.parts else ""
+            for name, (root, tower) in heads.items()
+        }
+    classifiers = {name: tower.classifier.out_features for name, (_, tower) in heads.items()}
+    rows["classifier", "1x1"] = {name: f"average pool, {width}-d fc" for name, width in classifiers.items()}
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis(["layer", "output size"])
 
 
-def frame(net: BranchedNet, image_size: int | tuple[int, int] = 32) -> pd.DataFrame:
-    """The network's table as the paper sets it: a row a layer, a column a head (B0, then from shallow to deep)."""
-    columns = [MAIN, *reversed(net.roots)]
-    rows = {
-        (row.layer, row.output_size): [row.cells.get(head, "") for head in columns] for row in table(net, image_size)
-    }
-    index = pd.MultiIndex.from_tuples(rows, names=["layer", "output size"])
-    return pd.DataFrame(list(rows.values()), index=index, columns=columns)
+DEPARTURE = ("network", "layer", "column", "ours", "printed")
 
 
-@dataclass(frozen=True)
-class Departure:
-    """A cell in which a network is not the printed one; ours and theirs as in `Row.cells`, or the output size."""
-
-    network: str
-    layer: str
-    column: str
-    ours: str
-    printed: str
-
-
-def departures(name: str, net: BranchedNet, image_size: int | tuple[int, int]) -> list[Departure]:
-    """Cells of Tables 6-9 in which a network differs from print; an empty list where it is the printed one.
+def departures(name: str, net: BranchedNet, image_size: int | tuple[int, int]) -> list[dict[str, str]]:
+    """Cells of Tables 6-9 in which a network differs from print, each with the keys of `DEPARTURE`; an empty list where
+    it is the printed one.
 
     Raises:
         InputError: the paper prints no table of this network.
     """
-    with open(paths.embedded("paper/architectures.csv"), newline="") as file:
-        printed = [row for row in csv.DictReader(file) if row["network"] == name]
-    if not printed:
+    printed = pd.read_csv(paths.embedded("paper/architectures.csv"), dtype=str, keep_default_na=False)
+    printed = printed[printed["network"] == name].rename(columns={"output_size": "output size"})
+    if printed.empty:
         raise InputError(f"Tables 6-9 print no network {name!r}")
-    found = []
-    for ours, theirs in zip(table(net, image_size), printed, strict=False):
-        cells = {"layer": ours.layer, "output_size": ours.output_size, **{h: ours.cells.get(h, "") for h in net.heads}}
-        found += [Departure(name, ours.layer, c, cell, theirs[c]) for c, cell in cells.items() if cell != theirs[c]]
-    return found
+    ours = table(net, image_size).reset_index().to_dict("records")
+    return [
+        dict(zip(DEPARTURE, (name, row["layer"], column, cell, theirs[column]), strict=True))
+        for row, theirs in zip(ours, printed.to_dict("records"), strict=False)
+        for column, cell in row.items()
+        if cell != theirs[column]
+    ]
 
 
 IMAGES: Mapping[str, tuple[int | tuple[int, int], int]] = {
@@ -119,8 +87,8 @@ def build(names: Iterable[str]) -> dict[str, tuple[BranchedNet, int | tuple[int,
 def compare(names: Iterable[str]) -> tuple[int, pd.DataFrame]:
     """How many of the networks stand in Tables 6 to 9, and their `departures` from print."""
     printed = [name for name in names if MODELS[name].source in COMPARED]
-    rows = [vars(each) for name, (net, size) in build(printed).items() for each in departures(name, net, size)]
-    return len(printed), pd.DataFrame(rows, columns=list(Departure.__annotations__))
+    rows = [row for name, (net, size) in build(printed).items() for row in departures(name, net, size)]
+    return len(printed), pd.DataFrame(rows, columns=list(DEPARTURE))
 
 
 def costs(names: Iterable[str]) -> pd.DataFrame:

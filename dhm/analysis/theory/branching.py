@@ -2,17 +2,23 @@
 
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
+from functools import partial
 
 import pandas as pd
 import torch
 
-from dhm.analysis.theory.eq11 import TERMS, Head, expand_value, mimicking, slope, split
-from dhm.analysis.theory.perturbation import Integrand, Isotropic, Measured, Perturbation, monte_carlo
+from dhm.analysis.theory.eq11 import KINDS, TERMS, Head, expand_value, mimicking, slope, split
+from dhm.analysis.theory.perturbation import Isotropic, Measured, monte_carlo
 from dhm.analysis.variants import spoken
 from dhm.branches import IMAGE, MAIN, BranchedNet
 from dhm.data.images import Images, crop_and_flip
 from dhm.errors import InputError
 from dhm.randomness import generator
+
+COPIES, PAIRS = 24, 64
+"""Augmented views of each image; antithetic pairs where the expansions are held against the expectation."""
+SCALES = (1.0, 0.25)
+"""Sizes of the noise, 1 being that of the real augmentation."""
 
 
 def heads_after(net: BranchedNet, first: str, second: str) -> tuple[int, Head, Head]:
@@ -47,22 +53,26 @@ def heads_after(net: BranchedNet, first: str, second: str) -> tuple[int, Head, H
 
 
 @torch.no_grad()
-def augmented_representations(
-    net: BranchedNet, root: int, images: Images, copies: int, rng: torch.Generator
-) -> torch.Tensor:
-    """Representations after stage `root` of every image, augmented `copies` times as in training.
+def augmented_representations(net: BranchedNet, root: int, images: Images, rng: torch.Generator) -> torch.Tensor:
+    """Representations after stage `root` of every image, augmented `COPIES` times as in training.
 
-    Eval mode, float64: (copies, N, *shape).
+    Eval mode, float64: (COPIES, N, *shape).
     """
     copy = deepcopy(net.backbone).cpu().double().eval()
-    views = (images.normalise(crop_and_flip(images.pixels, rng, images.crop)).double() for _ in range(copies))
+    views = (images.normalise(crop_and_flip(images.pixels, rng, images.crop)).double() for _ in range(COPIES))
     return torch.stack([copy.representations(view)[root] for view in views])
 
 
-def measure(
-    net: BranchedNet, student: str, teacher: str, images: Images, *, copies: int, scales: Sequence[float], pairs: int,
-    probes: int, seed: int = 0,
-) -> pd.DataFrame:  # fmt: skip
+def at_their_root(
+    net: BranchedNet, student: str, teacher: str, images: Images, rng: torch.Generator
+) -> tuple[Head, Head, torch.Tensor, torch.Tensor]:
+    """Both classifiers' heads, the points h (N, *shape) where they part, and the samples h is the mean of."""
+    root, phi1, phi2 = heads_after(net, student, teacher)
+    samples = augmented_representations(net, root, images, rng)
+    return phi1, phi2, samples.mean(dim=0), samples
+
+
+def measure(net: BranchedNet, student: str, teacher: str, images: Images, *, pairs: int, probes: int) -> pd.DataFrame:
     """The three second-order parts of the mimicking term, means over images, at several sizes of the noise.
 
     The centre h of each image is the mean of its augmented representations, the only one around which the noise has
@@ -72,50 +82,43 @@ def measure(
     are those of a smoothed function), "autodiff" the almost-everywhere derivatives.
 
     Args:
-        copies: augmented views of each image.
-        scales: sizes of the noise, 1 being that of the real augmentation.
         pairs: antithetic pairs for each image.
         probes: random directions of the isotropic traces.
 
     Returns:
-        Columns noise, how, scale, part ("gradient", "student", "teacher"), value (its contribution to the term),
-        relative (over the mean zeroth-order term), error (standard error of relative over images).
+        Columns noise, how, scale (1 is the augmentation's own), part ("gradient", "student", "teacher"), value (its
+        contribution to the term), relative (over the mean zeroth-order term), error (standard error of relative over
+        images).
     """
-    root, phi1, phi2 = heads_after(net, student, teacher)
-    samples = augmented_representations(net, root, images, copies, generator(seed, 0))
-    h, shape = samples.mean(dim=0), tuple(samples.shape[2:])
+    phi1, phi2, h, samples = at_their_root(net, student, teacher, images, generator(0, 0))
     measured = Measured.of(samples)
     unit = float(measured.variance.mean() / h[0].numel()) ** 0.5  # sigma of isotropic noise of that total variance
-    rows: list[dict] = []
-
-    def note(noise: str, how: str, scale: float, parts: torch.Tensor) -> None:
-        """Parts (N, 3) of every image."""
+    noises: dict[str, tuple[Isotropic | Measured, float]] = {
+        "measured covariance": (measured, 1.0),
+        "isotropic": (Isotropic(tuple(h.shape[1:])), unit),
+    }
+    zeroth = mimicking(phi1, phi2, h, torch.zeros_like(h)[None])[0].sum(dim=-1)
+    found = [("real augmentation", "finite", 1.0, split(phi1, phi2, h, samples - h).mean(dim=0))]
+    for index, (noise, (perturbation, sigma)) in enumerate(noises.items(), start=1):
+        rng = generator(0, index)
+        terms = expand_value(phi1, phi2, h, perturbation.directions(probes, rng))[1:].sum(dim=-1).T
+        for scale in SCALES:
+            found.append((noise, "autodiff", scale, (scale * sigma) ** 2 * terms))
+            parts, _ = monte_carlo(partial(split, phi1, phi2, h), perturbation, len(h), scale * sigma, pairs, rng)
+            found.append((noise, "finite", scale, parts))
+    rows = []
+    for noise, how, scale, parts in found:  # of every image, (N, 3)
         for part, value in zip(TERMS[1:], parts.T, strict=True):
             relative = value.mean() / zeroth.mean()
             error = (value - relative * zeroth).std() / zeroth.mean() / len(value) ** 0.5
             rows.append({"noise": noise, "how": how, "scale": scale, "part": part, "value": float(value.mean()),
                          "relative": float(relative), "error": float(error)})  # fmt: skip
-
-    noises: dict[str, tuple[Perturbation, float]] = {
-        "measured covariance": (measured, 1.0), "isotropic": (Isotropic(shape), unit),
-    }  # fmt: skip
-    for index, (noise, (perturbation, sigma)) in enumerate(noises.items(), start=1):
-        rng = generator(seed, index)
-        terms = expand_value(phi1, phi2, h, perturbation.directions(probes, rng)).terms.sum(dim=-1)
-        zeroth = terms[0]
-        if index == 1:
-            note("real augmentation", "finite", 1.0, split(phi1, phi2, h, samples - h).mean(dim=0))
-        for scale in scales:
-            note(noise, "autodiff", scale, (scale * sigma) ** 2 * terms[1:].T)
-            parts, _ = monte_carlo(lambda xi: split(phi1, phi2, h, xi), perturbation, len(h), scale * sigma, pairs, rng)
-            note(noise, "finite", scale, parts)
     return pd.DataFrame(rows)
 
 
 def measure_pairs(
-    nets: Mapping[tuple[str, int], BranchedNet], images: Images, *, pairs: int, probes: int, copies: int = 24,
-    scales: Sequence[float] = (1.0, 0.25),
-) -> pd.DataFrame:  # fmt: skip
+    nets: Mapping[tuple[str, int], BranchedNet], images: Images, *, pairs: int, probes: int
+) -> pd.DataFrame:
     """`measure` of several networks, B0 learning from B2 and B2 from B0, with the columns method, seed and pair.
 
     Args:
@@ -123,7 +126,7 @@ def measure_pairs(
     """
     return pd.concat(
         [
-            measure(net, student, teacher, images, copies=copies, scales=scales, pairs=pairs, probes=probes)
+            measure(net, student, teacher, images, pairs=pairs, probes=probes)
             .assign(method=method, seed=seed, pair=f"{student} ← {teacher}")
             for (method, seed), net in nets.items()
             for student, teacher in ((MAIN, "B2"), ("B2", MAIN))
@@ -138,17 +141,17 @@ def parts(measured: pd.DataFrame) -> pd.DataFrame:
     return rows.mean().unstack().round(3).rename(index=spoken, level="method")
 
 
-def curvatures(measured: pd.DataFrame, pair: str = "B0 ← B2") -> pd.DataFrame:
-    """The parts of a pair under noise of the measured covariance, over the size of the noise squared: on a smooth head
-    the same at every size and in both ways. Means over seeds."""
-    rows = measured[(measured["noise"] == "measured covariance") & (measured["pair"] == pair)]
+def curvatures(measured: pd.DataFrame) -> pd.DataFrame:
+    """The parts of B0 learning from B2 under noise of the measured covariance, over the size of the noise squared: on a
+    smooth head the same at every size and in both ways. Means over seeds."""
+    rows = measured[(measured["noise"] == "measured covariance") & (measured["pair"] == "B0 ← B2")]
     rows = rows.assign(unit=rows["relative"] / rows["scale"] ** 2)
     table = rows.pivot_table(index=["method", "part"], columns=["how", "scale"], values="unit", sort=False)
     return table.round(3).rename(index=spoken, level="method")
 
 
 def residuals(
-    nets: Mapping[str, BranchedNet], images: Images, sizes: Sequence[float], *, copies: int = 24, pairs: int = 64
+    nets: Mapping[str, BranchedNet], images: Images, sizes: Sequence[float]
 ) -> tuple[dict[str, dict[str, tuple[list[float], float]]], dict[str, list[float]]]:
     """Both expansions of B0 learning from B2 against the expectation, by sampling, over the size of the noise.
 
@@ -160,27 +163,20 @@ def residuals(
         title -> "printed" and "full" -> (distance from the expectation at every size, fitted slope), and title ->
         standard error of the expectation at every size.
     """
-    found, errors = {}, {}
+    found: dict[str, dict[str, tuple[list[float], float]]] = {}
+    errors = {}
     for title, net in nets.items():
-        root, student, teacher = heads_after(net, MAIN, "B2")
-        samples = augmented_representations(net, root, images, copies, generator(0))
-        h, noise = samples.mean(dim=0), Measured.of(samples)
-        expansion = expand_value(student, teacher, h, noise.directions(0, generator(0)))
-
-        term = _summed(student, teacher, h)
-        drawn = [monte_carlo(term, noise, len(h), size, pairs, generator(1)) for size in sizes]
-        expanded = {"printed": expansion.printed, "full": expansion.full}
-        missed = {
-            kind: [
-                float((mean - expand(size).sum(dim=-1)).norm()) for size, (mean, _) in zip(sizes, drawn, strict=True)
-            ]
-            for kind, expand in expanded.items()
-        }
-        found[title] = {kind: (values, slope(sizes, values)) for kind, values in missed.items()}
+        student, teacher, h, samples = at_their_root(net, MAIN, "B2", images, generator(0))
+        noise, term = Measured.of(samples), partial(_summed, student, teacher, h)
+        terms, found[title] = expand_value(student, teacher, h, noise.factor), {}
+        drawn = [monte_carlo(term, noise, len(h), size, PAIRS, generator(1)) for size in sizes]
         errors[title] = [float(error.norm()) for _, error in drawn]
+        for kind, expand in KINDS.items():
+            pairs = zip(sizes, drawn, strict=True)
+            missed = [float((mean - expand(terms, size).sum(dim=-1)).norm()) for size, (mean, _) in pairs]
+            found[title][kind] = missed, slope(sizes, missed)
     return found, errors
 
 
-def _summed(student: Head, teacher: Head, h: torch.Tensor) -> Integrand:
-    """The mimicking term at perturbations of the points h, summed over classes."""
-    return lambda xi: mimicking(student, teacher, h, xi).sum(dim=-1)
+def _summed(student: Head, teacher: Head, h: torch.Tensor, xi: torch.Tensor) -> torch.Tensor:
+    return mimicking(student, teacher, h, xi).sum(dim=-1)

@@ -17,13 +17,10 @@ term: E KL(phi2 || phi1) = sigma^2 / 2 sum_k phi_k sum_j (d_j log phi2_k - d_j l
 
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch.func import grad, jacrev, jvp
-
-from dhm.errors import InputError
 
 Head = Callable[[torch.Tensor], torch.Tensor]
 """Representations (N, *shape) -> class probabilities (N, K), every row on its own."""
@@ -32,26 +29,17 @@ TERMS = ("zeroth", "gradient", "student", "teacher")
 """The four terms by name, in the order of every table and tensor here."""
 
 
-@dataclass(frozen=True)
-class Expansion:
-    """The four terms at unit sigma.
+def printed(terms: torch.Tensor, sigma: float) -> torch.Tensor:
+    """The right side of Eq. 11, from the four terms at unit sigma."""
+    return terms[0] + sigma**2 * terms[1]
 
-    Attributes:
-        terms: (4, N, K) of the value, one entry a class; (4, N, *shape) of the student's gradient.
-        error: (4, N), standard errors of the class sums where the directions were random probes; None for the
-            gradient.
-    """
 
-    terms: torch.Tensor
-    error: torch.Tensor | None = None
+def full(terms: torch.Tensor, sigma: float) -> torch.Tensor:
+    """The same to full second order."""
+    return terms[0] + sigma**2 * terms[1:].sum(dim=0)
 
-    def printed(self, sigma: float) -> torch.Tensor:
-        """(a): the right side of Eq. 11."""
-        return self.terms[0] + sigma**2 * self.terms[1]
 
-    def full(self, sigma: float) -> torch.Tensor:
-        """(b): all terms of second order."""
-        return self.terms[0] + sigma**2 * self.terms[1:].sum(dim=0)
+KINDS = {"printed": printed, "full": full}
 
 
 def mimicking(student: Head, teacher: Head, h: torch.Tensor, xi: torch.Tensor) -> torch.Tensor:
@@ -90,8 +78,9 @@ def along(f: Head, h: torch.Tensor, direction: torch.Tensor) -> tuple[torch.Tens
     return value, slope, bend
 
 
-def expand_value(student: Head, teacher: Head, h: torch.Tensor, directions: torch.Tensor) -> Expansion:
-    """Exact derivatives at the points h (N, *shape) along directions (J, N or 1, *shape), summed over J.
+def expand_value(student: Head, teacher: Head, h: torch.Tensor, directions: torch.Tensor) -> torch.Tensor:
+    """The four terms at unit sigma by class, (4, N, K), from exact derivatives at the points h (N, *shape) along
+    directions (J, N or 1, *shape), summed over J.
 
     On heads with ReLU these are the almost-everywhere derivatives: what kinks add on average is not in them.
     """
@@ -100,14 +89,10 @@ def expand_value(student: Head, teacher: Head, h: torch.Tensor, directions: torc
         log1, slope1, bend1 = along(lambda x: student(x).log(), h, direction)
         phi2, slope2, bend2 = along(teacher, h, direction)
         seconds.append(torch.stack([-slope2 * slope1, -phi2 * bend1 / 2, -log1 * bend2 / 2]))
-    second = torch.stack(seconds)
-    error = second.sum(dim=-1).std(dim=0, correction=min(1, len(second) - 1)) * len(second) ** 0.5
-    return Expansion(
-        torch.cat([(-phi2 * log1)[None], second.sum(dim=0)]), torch.cat([torch.zeros_like(error[:1]), error])
-    )
+    return torch.cat([(-phi2 * log1)[None], torch.stack(seconds).sum(dim=0)])
 
 
-def expand_gradient(student: Head, teacher: Head, h: torch.Tensor, directions: torch.Tensor) -> Expansion:
+def expand_gradient(student: Head, teacher: Head, h: torch.Tensor, directions: torch.Tensor) -> torch.Tensor:
     """The same four terms of the student's gradient by the representation, summed over classes: (4, N, *shape)."""
 
     def terms(x: torch.Tensor, direction: torch.Tensor) -> torch.Tensor:
@@ -116,7 +101,7 @@ def expand_gradient(student: Head, teacher: Head, h: torch.Tensor, directions: t
         return -torch.stack([phi2 * log1, slope2 * slope1, phi2 * bend1 / 2, bend2 * log1 / 2]).sum(dim=(1, 2))
 
     gradients = torch.stack([jacrev(terms)(h, direction) for direction in directions])
-    return Expansion(torch.cat([gradients[0, :1], gradients[:, 1:].sum(dim=0)]))
+    return torch.cat([gradients[0, :1], gradients[:, 1:].sum(dim=0)])
 
 
 def split(student: Head, teacher: Head, h: torch.Tensor, xi: torch.Tensor) -> torch.Tensor:
@@ -162,6 +147,4 @@ def inconsistency(student: Head, teacher: Head, h: torch.Tensor, directions: tor
 
 def slope(sigmas: Sequence[float], residuals: Sequence[float]) -> float:
     """Exponent p of residual ~ sigma^p: the least-squares line through the logarithms."""
-    if min(residuals) <= 0:
-        raise InputError("a slope needs residuals above 0; one of them vanishes to the last bit")
     return float(np.polyfit(np.log(sigmas), np.log(residuals), 1)[0])

@@ -5,28 +5,16 @@ identity. Here xi = sigma sum_j z_j d_j with independent standard normal z_j, so
 C = sum_j d_j d_j^T: the unit vectors give the paper's isotropic noise, measured deviations give a measured C.
 """
 
-import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import torch
 
-from dhm.errors import InputError
-
 Integrand = Callable[[torch.Tensor], torch.Tensor]
 """A quantity at perturbations (M, N, *shape) of N points: -> (M, N, ...)."""
-
-
-class Perturbation(Protocol):
-    """A distribution of perturbations at unit sigma."""
-
-    def sample(self, points: int, count: int, rng: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-        """`count` draws for each point, (count, points, *shape), and the z behind them, (count, points, r)."""
-
-    def directions(self, probes: int, rng: torch.Generator) -> torch.Tensor:
-        """d_j with sum_j d_j d_j^T = C, (J, 1 or points, *shape); exactly, or in expectation when d_j are `probes`."""
+NODES, AT_ONCE = 40, 32
+"""Nodes an axis of quadrature, and pairs of samples that stand in memory together."""
 
 
 @dataclass(frozen=True)
@@ -36,11 +24,13 @@ class Isotropic:
     shape: tuple[int, ...]
 
     def sample(self, points: int, count: int, rng: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+        """`count` draws for each point, (count, points, *shape), and the z behind them, (count, points, r)."""
         z = torch.randn(count, points, *self.shape, generator=rng, dtype=torch.float64)
         return z, z.flatten(2)
 
     def directions(self, probes: int, rng: torch.Generator) -> torch.Tensor:
-        """All unit vectors where `probes` would not save work, else random signs (Hutchinson)."""
+        """d_j with sum_j d_j d_j^T = C, (J, 1, *shape): all unit vectors where `probes` would not save work, else as
+        many random signs (Hutchinson), for which it holds in expectation."""
         size = int(np.prod(self.shape))
         if size <= probes:
             return torch.eye(size, dtype=torch.float64).view(size, 1, *self.shape)
@@ -61,20 +51,17 @@ class Measured:
     def of(cls, samples: torch.Tensor) -> "Measured":
         """The sample covariance of (M, N, *shape), as its M - 1 principal directions at each point."""
         copies = len(samples)
-        if copies < 2:
-            raise InputError(f"a covariance needs at least 2 samples of each representation, not {copies}")
         deviations = (samples - samples.mean(dim=0)).flatten(2).transpose(0, 1) / (copies - 1) ** 0.5
         _, scale, basis = torch.linalg.svd(deviations, full_matrices=False)
         principal = (scale[..., None] * basis)[:, : copies - 1]
         return cls(principal.transpose(0, 1).reshape(-1, *samples.shape[1:]))
 
     def sample(self, points: int, count: int, rng: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-        rank, available, *shape = self.factor.shape
-        if points != available:
-            raise InputError(f"the covariance was measured at {available} points, not at {points}")
+        """As of `Isotropic`, at the N points that C was measured at."""
+        rank = len(self.factor)
         z = torch.randn(points, count, rank, generator=rng, dtype=torch.float64)
         draws = torch.bmm(z, self.factor.flatten(2).transpose(0, 1)).transpose(0, 1)
-        return draws.reshape(count, points, *shape), z.transpose(0, 1)
+        return draws.reshape(count, *self.factor.shape[1:]), z.transpose(0, 1)
 
     def directions(self, probes: int, rng: torch.Generator) -> torch.Tensor:
         """All principal directions: the trace is exact."""
@@ -86,25 +73,20 @@ class Measured:
         return self.factor.flatten(2).square().sum(dim=(0, 2))
 
 
-def quadrature(f: Integrand, dimension: int, sigma: float, order: int = 40) -> torch.Tensor:
-    """E f(xi) for xi ~ N(0, sigma^2 I) by a tensor grid of Gauss-Hermite nodes, (N, ...).
+def quadrature(f: Integrand, sigma: float) -> torch.Tensor:
+    """E f(xi) for xi ~ N(0, sigma^2 I) on the plane by a tensor grid of Gauss-Hermite nodes, (N, ...).
 
-    `order` nodes an axis integrate polynomials up to degree 2 order - 1 exactly; the grid has order^dimension
-    nodes, so this is for low dimension.
+    `NODES` nodes an axis integrate polynomials up to degree 2 `NODES` - 1 exactly.
     """
-    if order**dimension > 100_000:
-        raise InputError(f"{order} nodes on each of {dimension} axes are too many for quadrature; sample instead")
-    nodes, weights = np.polynomial.hermite_e.hermegauss(order)
-    grid = np.array(list(itertools.product(nodes, repeat=dimension)))
-    share = np.array(list(itertools.product(weights / weights.sum(), repeat=dimension))).prod(axis=1)
-    values = f(sigma * torch.from_numpy(grid)[:, None, :])
-    return torch.tensordot(torch.from_numpy(share), values, dims=([0], [0]))
+    nodes, weights = np.polynomial.hermite_e.hermegauss(NODES)
+    grid = torch.cartesian_prod(*[torch.from_numpy(nodes)] * 2)
+    share = torch.cartesian_prod(*[torch.from_numpy(weights / weights.sum())] * 2).prod(dim=1)
+    return torch.tensordot(share, f(sigma * grid[:, None, :]), dims=([0], [0]))
 
 
 def monte_carlo(
-    f: Integrand, perturbation: Perturbation, points: int, sigma: float, pairs: int, rng: torch.Generator,
-    at_once: int = 32,
-) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
+    f: Integrand, perturbation: Isotropic | Measured, points: int, sigma: float, pairs: int, rng: torch.Generator
+) -> tuple[torch.Tensor, torch.Tensor]:
     """E f(xi) and its standard error at every point, each (N, ...), from `pairs` antithetic pairs.
 
     The mean of f(xi) and f(-xi) has no odd order. Its second order is a quadratic form of z; the control variates
@@ -112,11 +94,9 @@ def monte_carlo(
     as far as they span it. Coefficients of one half of the pairs serve the other half, which keeps the estimate
     unbiased.
     """
-    if pairs < 4:
-        raise InputError(f"a standard error over two halves needs at least 4 pairs, not {pairs}")
     values, controls = [], []
-    for start in range(0, pairs, at_once):
-        xi, z = perturbation.sample(points, min(at_once, pairs - start), rng)
+    for start in range(0, pairs, AT_ONCE):
+        xi, z = perturbation.sample(points, min(AT_ONCE, pairs - start), rng)
         values.append((f(sigma * xi) + f(-sigma * xi)) / 2)
         controls.append(_centred_products(z, limit=pairs // 20))
     y = torch.cat(values).movedim(0, 1)  # (N, pairs, ...)

@@ -73,12 +73,10 @@ def frame(terms: Sequence[Term]) -> pd.DataFrame:
 
     A gradient that is nothing to the last bit is printed as "0".
     """
-    heads = list(terms[0].gradients)
-    total = {head: torch.tensor([term.gradients[head] for term in terms]).sum(dim=0) for head in heads}
-    rows = {
-        term.spoken: [term.value, *(float(torch.tensor(term.gradients[head]).norm()) for head in heads)]
-        for term in terms
+    gradients = {head: torch.tensor([term.gradients[head] for term in terms]) for head in terms[0].gradients}
+    values = [term.value for term in terms]
+    sent = {
+        f"gradient to {head}": [*g.norm(dim=1).tolist(), float(g.sum(dim=0).norm())] for head, g in gradients.items()
     }
-    rows["sum"] = [sum(term.value for term in terms), *(float(total[head].norm()) for head in heads)]
-    table = pd.DataFrame.from_dict(rows, orient="index", columns=["value", *(f"gradient to {head}" for head in heads)])
+    table = pd.DataFrame({"value": [*values, sum(values)], **sent}, [*(term.spoken for term in terms), "sum"])
     return table.map(lambda number: f"{number:.3f}" if number else "0")

@@ -16,7 +16,7 @@ from scipy import stats
 import dhm
 from dhm import __main__ as cli
 from dhm import notebook, paths
-from dhm.analysis.evidence import claims, deciding, judgement, measures, proofs, report, shelf
+from dhm.analysis.evidence import claims, judgement, measures, proofs, report, shelf
 from dhm.analysis.evidence.results import published
 from dhm.analysis.networks import cost
 from dhm.analysis.theory import smooth
@@ -250,7 +250,7 @@ def test_a_seed_counts_once_and_recipes_stay_apart(tmp_path: Path) -> None:
 
 def test_price_counts_the_runs_a_claim_needs() -> None:
     row = next(claim for claim in CLAIMS if claim.id == "table1-resnet32-top1-dhm-baseline")
-    runs = deciding.runs_of(row)
+    runs = report.runs_of(row)
     assert len(runs) == 10
     assert {run.method for run in runs} == {"baseline", "dhm"}
     assert {run.network for run in runs} == {"resnet32"}
@@ -263,7 +263,7 @@ def test_price_counts_the_runs_a_claim_needs() -> None:
     assert report.price(same, 1e-9) == "seconds"
 
 
-@pytest.mark.parametrize("claim", [c for c in CLAIMS if deciding.runs_of(c)], ids=lambda claim: claim.id)
+@pytest.mark.parametrize("claim", [c for c in CLAIMS if report.runs_of(c)], ids=lambda claim: claim.id)
 def test_commands_train_all_that_their_claim_needs(claim: claims.Claim) -> None:
     _, _, _, _, name, *rest = shlex.split(report.command(claim))
     given = {key: notebook._value(key, value, None) for key, value in zip(rest[1::3], rest[2::3], strict=True)}
@@ -271,8 +271,8 @@ def test_commands_train_all_that_their_claim_needs(claim: claims.Claim) -> None:
     assert set(given) <= set(known)
     usual = ast.literal_eval(known["seeds"]["default"])
     grid = {key: value for key, value in given.items() if key in ("architectures", "datasets")}
-    trained = deciding.TABLES[claim.tables[0]](given["preset"], seeds=given.get("seeds", usual), **grid)
-    assert {run.name for run in deciding.runs_of(claim)} <= {run.name for run in trained}
+    trained = report.TABLES[claim.tables[0]](given["preset"], seeds=given.get("seeds", usual), **grid)
+    assert {run.name for run in report.runs_of(claim)} <= {run.name for run in trained}
 
 
 def test_what_is_decided_without_training(monkeypatch: pytest.MonkeyPatch) -> None:

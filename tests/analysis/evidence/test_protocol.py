@@ -16,7 +16,7 @@ from scipy import stats
 import dhm
 from dhm import __main__ as cli
 from dhm import paths
-from dhm.analysis.evidence import kept, protocol
+from dhm.analysis.evidence import kept, measures, protocol
 from dhm.analysis.features import agreement, correlation
 from dhm.analysis.features.gradients import consistency, held_out
 from dhm.analysis.variants import spoken
@@ -103,8 +103,8 @@ def test_kept_tables_over_runs(tmp_path: Path) -> None:
     records = list(find(tmp_path))
     gradients = kept.gradients(records)
     assert agreement.by_place(gradients).loc[("x", 1, "B0", "B1")].to_dict() == {"DSL": 0.4, "DHM": 0.5}
-    assert agreement.by_run(gradients).loc[("x", "DHM")].tolist() == [0.5, 0.3, 0.7, 2]
-    assert kept.ckas(kept.likenesses(records)).loc[("x", "DSL")].tolist() == [0.6, 0.5, 0.7, 2]
+    assert measures.by_experiment(records, "gradient_cosine").loc[("x", "DHM")].tolist() == [0.5, 0.3, 0.7, 2]
+    assert measures.by_experiment(records, "cka").loc[("x", "DSL")].tolist() == [0.6, 0.5, 0.7, 2]
     maps = kept.likeness_maps(records, "entry by entry")
     assert list(maps) == ["x"]
     expected = correlation.READINGS["entry by entry"](matrices[0], matrices[0])
@@ -137,7 +137,7 @@ def test_kept_records_hold_what_the_checkpoint_tells(tmp_path: Path) -> None:
         for ours, theirs in zip(pair, correlation.paired_layers(net)[layer], strict=True):
             np.testing.assert_allclose(ours, theirs, rtol=1e-6)
     batches = held_out(load_test(run.config)[0], kept.MICRO, kept.HELD_OUT)
-    own = consistency(net, batches, dhm.DHMLoss("dsl"), "batch").table()
+    own = consistency(net, batches, dhm.DHMLoss("dsl"), "batch")
     table = kept.gradients([record])
     table = table[table["loss"] == "cross-entropy"]
     np.testing.assert_allclose(table["cosine"], own["cosine"], rtol=1e-4)

@@ -30,7 +30,7 @@ def test_every_printed_row_has_the_run_of_its_name(preset: str) -> None:
     tables = {"table2": recipes.table2(preset, [arch] if arch else []), "table4": recipes.table4(preset, arch),
               "table5": recipes.table5(preset, arch), "directions": recipes.directions(preset, arch)}  # fmt: skip
     for table, configs in tables.items():
-        names = [variant(config.to_dict()) for config in configs]
+        names = [variant(config) for config in configs]
         assert len(set(names)) == len(names), table
         printed = {n.method.partition(" at ")[0] for n in numbers.table(table) if n.network == "resnet18"}
         assert printed <= set(names), table
@@ -52,7 +52,7 @@ def test_every_printed_row_has_the_run_of_its_name(preset: str) -> None:
     ],
 )
 def test_names_of_runs(changes: dict, name: str) -> None:
-    assert variant(dhm.Config(**changes).to_dict()) == name
+    assert variant(dhm.Config(**changes)) == name
     assert method_of(name) == changes.get("method", "dhm")
 
 
@@ -96,9 +96,10 @@ def test_different_test_images_are_told(runs: pd.DataFrame, tmp_path: Path) -> N
         pairs.observed(both, [("baseline", "dhm")])
 
 
-def test_worst_case_is_the_largest_p_of_all_overlaps() -> None:
+def test_worst_case_is_the_largest_p_of_all_overlaps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pairs, "VALIDATION", 1000)
     printed = {("net", "a"): Sample(30.0, np.nan, 1), ("net", "b"): Sample(29.0, np.nan, 1)}
-    worst = pairs.at_worst(printed, [("a", "b")], images=1000)["net: b over a"]
+    worst = pairs.at_worst(printed, [("a", "b")])["net: b over a"]
     assert (worst.only_first, worst.only_second) == (300, 290)
     possible = [pairs.Pair(300 - both, 290 - both).p for both in range(291)]
     assert worst.p == max(possible)

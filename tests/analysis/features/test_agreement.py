@@ -69,7 +69,7 @@ def test_networks_are_measured_each_by_itself() -> None:
         mine = table[table["seed"] == seed]
         assert set(mine["epoch"]) == {epoch}
         assert set(mine["method"]) == {method}
-        alone = consistency(net, held_out(images, 4, 8), dhm.DHMLoss("dsl"), "running").table()
+        alone = consistency(net, held_out(images, 4, 8), dhm.DHMLoss("dsl"), "running")
         assert mine["cosine"].tolist() == alone["cosine"].tolist()
     means = agreement.over_seeds(table)
     place = (0, "B0", "B1", "DSL")

@@ -63,13 +63,12 @@ def test_null_is_left_where_the_orders_correspond(rng: np.random.Generator) -> N
 def test_matching_recovers_planted_permutations(rng: np.random.Generator) -> None:
     a = kernels(rng)
     rows, columns = rng.permutation(24), rng.permutation(16)
-    found = corr.match(a, a[rows][:, columns])
-    np.testing.assert_array_equal(rows[found.rows], np.arange(24))
-    np.testing.assert_array_equal(columns[found.columns], np.arange(16))
-    assert found.correlation == pytest.approx(1)
+    correlation, *found = corr.match(a, a[rows][:, columns])
+    np.testing.assert_array_equal(rows[found[0]], np.arange(24))
+    np.testing.assert_array_equal(columns[found[1]], np.arange(16))
+    assert correlation == pytest.approx(1)
     noisy = (a + 0.2 * rng.normal(size=a.shape))[rows][:, columns]
-    found = corr.match(a, noisy)
-    np.testing.assert_array_equal(rows[found.rows], np.arange(24))
+    np.testing.assert_array_equal(rows[corr.match(a, noisy)[1]], np.arange(24))
     null = corr.matching_null(a, noisy, 19, rng)
     assert null.p == 0.05
     assert null.z > 5
@@ -119,11 +118,9 @@ def test_pairs_of_other_networks() -> None:
     assert {name: a.shape for name, (a, _) in dense.items()} == {
         "conv3_1": (4, 24), "conv3_2": (4, 28), "conv4_1": (4, 32),
     }  # fmt: skip
-    net = dhm.create_model("cifar_resnet", 10, depth=8)
-    with pytest.raises(dhm.InputError, match="no 3x3 convolutions"):
-        corr.paired_layers(net, "B0", "B1")
-    with pytest.raises(dhm.InputError, match="B7"):
-        corr.paired_layers(net, "B0", "B7")
+    without = dhm.create_model("cifar_resnet", 10, [BranchSpec("B1", 1)], depth=8)
+    with pytest.raises(dhm.InputError, match="no classifier 'B2'; it has B0, B1"):
+        corr.paired_layers(without)
     bare = dhm.create_model("cifar_resnet", 10, [BranchSpec("B2", 1)], depth=8)
     with pytest.raises(dhm.InputError, match="no 3x3 convolutions"):
         corr.paired_layers(bare)

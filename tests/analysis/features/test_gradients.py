@@ -56,7 +56,7 @@ def test_cross_entropies_equal_separate_backward_passes(net: BranchedNet, batch_
         head: separate(net, lambda logits, head=head: F.cross_entropy(logits[head], labels), batch_norm)
         for head in net.heads
     }
-    table = consistency(net, [batch()], DHMLoss("dsl"), batch_norm).table()
+    table = consistency(net, [batch()], DHMLoss("dsl"), batch_norm)
     for row in table.itertuples():
         a, b = (stage_vector(net, truth[head], row.stage) for head in (row.first, row.second))
         torch.testing.assert_close(found[row.stage][row.first], a, rtol=1e-4, atol=1e-6)
@@ -123,7 +123,7 @@ def test_classifiers_that_agree_and_disagree_by_construction() -> None:
             for head in (net.backbone.fc, net.branches["B1"].fc):
                 head.weight.data *= 1e-4
                 head.bias.data.zero_()
-        row = consistency(net, batches, DHMLoss("dsl"), "running").table().set_index("stage").loc[1]
+        row = consistency(net, batches, DHMLoss("dsl"), "running").set_index("stage").loc[1]
         assert row.cosine == pytest.approx(cosine, abs=1e-3)
         assert row.batch_cosine == pytest.approx(cosine, abs=1e-3)
         assert row.conflicting == (sign < 0)
@@ -134,15 +134,14 @@ def test_classifiers_that_agree_and_disagree_by_construction() -> None:
 def test_table_of_micro_batches(net: BranchedNet) -> None:
     """The mean gradient weighs images alike, and the interval is the t interval of the micro-batches."""
     batches = [batch(16, seed=1), batch(8, seed=2), batch(8, seed=3)]
-    found = consistency(net, batches, DHMLoss("dsl"), "running")
+    table = consistency(net, batches, DHMLoss("dsl"), "running")
     together = [tuple(torch.cat(part) for part in zip(*batches, strict=True))]
     np.testing.assert_allclose(
-        found.table()["cosine"], consistency(net, together, DHMLoss("dsl"), "running").table()["cosine"], atol=1e-5
+        table["cosine"], consistency(net, together, DHMLoss("dsl"), "running")["cosine"], atol=1e-5
     )
-    table = found.table(confidence=0.95)
     assert len(table) == 3 + 3 + 1
     assert (table["batches"] == 3).all()
-    singles = np.array([consistency(net, [b], DHMLoss("dsl"), "running").table()["cosine"] for b in batches])
+    singles = np.array([consistency(net, [b], DHMLoss("dsl"), "running")["cosine"] for b in batches])
     np.testing.assert_allclose(table["batch_cosine"], singles.mean(axis=0), atol=1e-6)
     half = 4.302653 * singles.std(axis=0, ddof=1) / 3**0.5  # t(0.975) at two degrees of freedom
     np.testing.assert_allclose(table["high"] - table["batch_cosine"], half, rtol=1e-4)
@@ -180,5 +179,5 @@ def test_bad_input_is_told(net: BranchedNet) -> None:
     with pytest.raises(dhm.InputError, match="baseline"):
         trunk_gradients(net, *batch(), DHMLoss("baseline"), "batch")
     plain = dhm.create_model("wrn", 5, "none", depth=10, width=1)
-    with pytest.raises(dhm.InputError, match="no branch"):
+    with pytest.raises(dhm.InputError, match="share no layer"):
         consistency(plain, [batch()], DHMLoss("dsl"), "batch")

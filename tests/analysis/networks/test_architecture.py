@@ -21,18 +21,19 @@ def test_equals_the_printed_table(name: str) -> None:
     size = 224 if family_of(name) == "imagenet_resnet" else 32
     with torch.device("meta"):
         net = dhm.create_model(name)
-    rows = architecture.table(net, size)
-    assert [row.layer for row in rows] == [f"conv{i}{'_x' * (i > 1)}" for i in range(1, len(rows))] + ["classifier"]
-    assert rows[-1].cells == dict.fromkeys(("B0", "B1", "B2"), "average pool, 100-d fc")
-    found = [(d.layer, d.column, d.ours, d.printed) for d in architecture.departures(name, net, size)]
-    assert found == STEM.get(name, [])
+    table = architecture.table(net, size)
+    layers = [f"conv{i}{'_x' * (i > 1)}" for i in range(1, len(table))]
+    assert list(table.index.get_level_values("layer")) == [*layers, "classifier"]
+    assert table.iloc[-1].to_dict() == dict.fromkeys(("B0", "B1", "B2"), "average pool, 100-d fc")
+    found = architecture.departures(name, net, size)
+    assert [tuple(cell[key] for key in architecture.DEPARTURE[1:]) for cell in found] == STEM.get(name, [])
 
 
 def test_a_departure_is_found() -> None:
     """ResNet-20 is not the printed ResNet-32 in every stage, and its B2 neither."""
     with torch.device("meta"):
         net = dhm.create_model("cifar_resnet", depth=20)
-    found = {(d.layer, d.column) for d in architecture.departures("resnet32", net, 32)}
+    found = {(cell["layer"], cell["column"]) for cell in architecture.departures("resnet32", net, 32)}
     assert found == {
         ("conv2_x", "B0"),
         *(("conv3_x", h) for h in ("B0", "B2")),
@@ -44,7 +45,8 @@ def test_a_departure_is_found() -> None:
 
 @pytest.mark.parametrize("name", ["densenet40_12", "densenet100_12"])
 def test_densenet_as_printed_is_an_option(name: str) -> None:
-    assert architecture.table(dhm.create_model(name, stem_channels=24))[0].cells == {"B0": "3x3, 24"}
+    stem = architecture.table(dhm.create_model(name, stem_channels=24)).loc["conv1"].iloc[0]
+    assert stem.to_dict() == {"B0": "3x3, 24", "B1": "", "B2": ""}
 
 
 def test_design_principles_give_the_printed_branches_of_shallow_networks() -> None:
