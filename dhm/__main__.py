@@ -19,7 +19,7 @@ from dhm.errors import InputError, NonFiniteLoss, Stopped
 from dhm.paper import presets
 from dhm.records import unfinished
 from dhm.records.record import RunRecord, find
-from dhm.records.verification import DAMAGED, UNFINISHED, verify
+from dhm.records.verification import DAMAGED, STATES, UNFINISHED, verify
 from dhm.records.weights import load_released, load_trained, released_name, torchvision_label
 from dhm.training.arithmetic import AUTO, as_begun
 from dhm.training.estimate import duration, estimate
@@ -313,7 +313,7 @@ def _verify(given: argparse.Namespace) -> None:
         counts[state] += 1
         if state in (DAMAGED, UNFINISHED):
             print(f"{paths.shown(folder)}: {state}" + "".join(f"\n  {sentence}" for sentence in told), flush=True)
-    print(f"{len(files)} records: " + (", ".join(f"{count} {state}" for state, count in counts.items()) or "none"))
+    print(f"{len(files)} records" + "".join(f", {counts[state]} {state}" for state in STATES if counts[state]))
     if counts[DAMAGED]:
         raise InputError(f"{counts[DAMAGED]} of {len(files)} records are damaged")
 

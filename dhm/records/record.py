@@ -76,7 +76,10 @@ class RunRecord:
             raise InputError(f"{folder}/config.json cannot be read: {error}") from None
         if not isinstance(values, dict):
             raise InputError(f"{folder}/config.json holds no settings")
-        config = Config.from_dict(values)
+        try:
+            config = Config.from_dict(values)
+        except InputError as error:
+            raise InputError(f"{folder}/config.json cannot be read: {error}") from None
         if _NAME.search(folder.name) and not folder.name.endswith(config.digest):
             raise InputError(
                 f"{folder}/config.json is not that of the run its folder is named after but of {config.name}: it is "
@@ -126,7 +129,7 @@ class RunRecord:
             InputError: the seal is damaged.
         """
         try:
-            return seal.read(self.folder) if (self.folder / RESULT).is_file() else {}
+            return seal.read(self.folder, FILES) if (self.folder / RESULT).is_file() else {}
         except (OSError, ValueError) as error:
             raise InputError(
                 f"{self.folder / seal.NAME} is damaged ({error}): put a whole copy there; removed, the record is read "

@@ -5,6 +5,7 @@ Checkpoints are left out, since they hold checksums of their own, and so is what
 """
 
 import hashlib
+from collections.abc import Collection
 from pathlib import Path
 
 NAME = "SHA256SUMS"
@@ -18,8 +19,11 @@ def of(folder: Path, result: str, content: bytes) -> bytes:
     return "".join(f"{digest}  {name}\n" for name, digest in sorted(digests.items())).encode()
 
 
-def read(folder: Path) -> dict[str, str]:
+def read(folder: Path, expected: Collection[str]) -> dict[str, str]:
     """The checksum of each file by its name; empty where a folder has no seal, as records of older versions.
+
+    Args:
+        expected: files that must be sealed if they are there.
 
     Raises:
         ValueError: the seal itself is damaged.
@@ -28,9 +32,13 @@ def read(folder: Path) -> dict[str, str]:
     if not file.is_file():
         return {}
     lines = [line.partition("  ") for line in file.read_text().splitlines()]
-    if not lines or not all(len(digest) == 64 and name for digest, _, name in lines):
+    if not all(len(digest) == 64 and name for digest, _, name in lines):
         raise ValueError("its lines are not those of sha256sum")
-    return {name: digest for digest, _, name in lines}
+    sealed = {name: digest for digest, _, name in lines}
+    unnamed = next((name for name in expected if name not in sealed and (folder / name).exists()), None)
+    if unnamed is not None:
+        raise ValueError(f"it does not name {unnamed}")
+    return sealed
 
 
 def holds(content: bytes, digest: str) -> bool:

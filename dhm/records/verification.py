@@ -5,7 +5,12 @@ from pathlib import Path
 from dhm.errors import InputError
 from dhm.records.record import RESULT, RunRecord
 
-SEALED, UNSEALED, UNFINISHED, DAMAGED = "whole", "readable, unsealed", "readable, not finished", "damaged"
+STATES = SEALED, UNSEALED, UNFINISHED, DAMAGED = (
+    "whole",
+    "readable but unsealed",
+    "readable but not finished",
+    "damaged",
+)
 """Unsealed are records of older versions: that their values are what was measured cannot be told."""
 
 
