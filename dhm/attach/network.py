@@ -11,6 +11,8 @@ from torch.utils._pytree import tree_map
 from dhm.attach.shapes import check_answer, first_tensor
 from dhm.branches import MAIN, BranchingNet
 from dhm.errors import InputError
+from dhm.records import checkpoints
+from dhm.records.containers import Content, plain_state
 
 
 class AttachedNet(BranchingNet[nn.Module, str]):
@@ -49,6 +51,24 @@ class AttachedNet(BranchingNet[nn.Module, str]):
                     f"{tuple(logits[MAIN].shape)}: both must be logits (N, classes)"
                 )
         return logits
+
+    def load_plain(self, content: Content, ema: bool = False) -> None:
+        """Load the plain network's tensors into B0, from what any program saved; branches stay as they are.
+
+        The other way, the plain network takes an attached one's file by `plain.load_state_dict(dhm.plain_state(file))`.
+
+        Args:
+            content, ema: see `dhm.plain_state`.
+
+        Raises:
+            InputError: as `dhm.plain_state`, or the tensors are another network's; the sentence names the first.
+        """
+        own = self.backbone.state_dict()
+        names = dict(zip(plain_state(own), own, strict=False))  # a network's own names may look like a wrapper's
+        state = {names.get(key, key): value for key, value in plain_state(content, ema).items()}
+        counters = {key: value for key, value in own.items() if key.endswith("num_batches_tracked")}
+        where = "the state dict" if isinstance(content, Mapping) else str(content)
+        checkpoints.load_into(self.backbone, {**counters, **state}, where, type(self.backbone).__name__)
 
     def describe(self) -> str:
         """A table of the classifiers: root, width and blocks of the last stage beside the trunk's, parameters."""
