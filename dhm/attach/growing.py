@@ -11,10 +11,10 @@ from torch import nn
 
 from dhm.attach.dependence import Dependence
 from dhm.attach.fitting import Fitting
-from dhm.attach.network import Entrance, LeftOut, Passed, StandIn, Tail
 from dhm.attach.plain_weights import makers, own_tensors
 from dhm.attach.shapes import aside, set_mode, shapes_of
 from dhm.attach.stages import Call, Trace
+from dhm.attach.tails import Entrance, LeftOut, Passed, StandIn, Tail
 from dhm.errors import InputError
 
 
