@@ -149,6 +149,7 @@ class Recomputed(Net):
         return checkpoint(super().middle, x, use_reentrant=True) if self.reentrant else super().middle(x)
 
 
+@pytest.mark.filterwarnings("ignore:None of the inputs")  # torch's, of the part that is frozen
 def test_reentrant_checkpointing_switched_on_after_attach_is_told_at_the_first_step() -> None:
     net = dhm.attach(Recomputed(), ["b"], image_size=32).train()
     net(IMAGES)
