@@ -44,9 +44,13 @@ def write(path: Path, content: bytes) -> None:
 
 
 def save(path: Path, content: Mapping[str, Any]) -> None:
-    """Save tensors and plain values, likewise."""
+    """Save tensors and plain values, or tensors alone where the name ends in .safetensors, likewise."""
     with _whole(path) as partial:
-        torch.save(dict(content), partial)
+        if path.suffix == ".safetensors":
+            tensors = {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in content.items()}
+            _safetensors(path).save_file(tensors, partial, metadata={"format": "pt"})
+        else:
+            torch.save(dict(content), partial)
 
 
 @contextmanager
@@ -68,7 +72,7 @@ def _whole(path: Path) -> Iterator[Path]:
             partial.unlink(missing_ok=True)
 
 
-def load(path: str | Path) -> dict[str, Any]:
+def load(path: str | os.PathLike) -> dict[str, Any]:
     """Read a checkpoint or a file of safetensors onto the CPU, as tensors and plain values only.
 
     Raises:
@@ -76,7 +80,7 @@ def load(path: str | Path) -> dict[str, Any]:
     """
     try:
         if _is_safetensors(path):
-            return _load_safetensors(path)
+            return _safetensors(path).load_file(path)
         _see_whole(path)
         with torch.serialization.safe_globals(_PLAIN):
             content = torch.load(path, map_location="cpu", weights_only=True)
@@ -91,7 +95,7 @@ def load(path: str | Path) -> dict[str, Any]:
     return content
 
 
-def _see_whole(path: str | Path) -> None:
+def _see_whole(path: str | os.PathLike) -> None:
     """See that no byte of what torch has written has changed: its files are zip archives, whose checksums its reader
     passes over. Files of torch before 1.6 have none.
 
@@ -108,7 +112,7 @@ def _see_whole(path: str | Path) -> None:
         raise zipfile.BadZipFile(f"the checksum of its part {broken.partition('/')[2]} is not that of its bytes")
 
 
-def _reason(path: str | Path, told: str) -> str:
+def _reason(path: str | os.PathLike, told: str) -> str:
     """Why a file cannot be read, in a sentence."""
     strange, inner = re.search(r"GLOBAL (\S+)", told), re.search(r"WeightsUnpickler error: (.+)", told)
     if strange:
@@ -122,19 +126,19 @@ def _reason(path: str | Path, told: str) -> str:
     return f"{path} is damaged or no checkpoint of tensors ({words})"
 
 
-def _is_safetensors(path: str | Path) -> bool:
+def _is_safetensors(path: str | os.PathLike) -> bool:
     """Whether a file begins as safetensors do: the length of a header, and a header in JSON."""
     with open(path, "rb") as file:
         start = file.read(9)
     return start[8:] == b"{" and int.from_bytes(start[:8], "little") <= os.path.getsize(path) - 8
 
 
-def _load_safetensors(path: str | Path) -> dict[str, Any]:
+def _safetensors(path: str | os.PathLike) -> Any:
     try:
-        from safetensors.torch import load_file
+        from safetensors import torch as safetensors
     except ImportError:
-        raise InputError(f"{path} is read by the package safetensors, which is missing; install it") from None
-    return load_file(path)
+        raise InputError(f"{path} needs the package safetensors, which is missing; install it") from None
+    return safetensors
 
 
 def load_into(net: nn.Module, state: Mapping[str, torch.Tensor], path: str | Path, name: str) -> None:
