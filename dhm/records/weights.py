@@ -180,7 +180,7 @@ def export(file: Path, to: Path, ema: bool = False, overwrite: bool = False) -> 
         raise InputError(f"{to} is there already; give another name, or --overwrite")
     try:
         to.parent.mkdir(parents=True, exist_ok=True)
-        checkpoints.save(to, state)
     except OSError as error:
         raise InputError(f"{to} cannot be written: {error.strerror}") from None
+    checkpoints.save(to, state)
     return state
