@@ -248,15 +248,16 @@ def check(make: Callable[[], nn.Module], run: Callable[[nn.Module, int], None], 
     signal.signal(signal.SIGPROF, _too_slow)
     signal.setitimer(signal.ITIMER_PROF, SECONDS)
     try:
-        with torch.device("meta" if "regnet" not in record["name"] else "cpu"):
-            large = sum(p.numel() for p in make().parameters()) > MOST_PARAMETERS
-        if large:
-            return {**record, "outcome": "left out", "why": "too large"}
+        if "size" not in record:
+            with torch.device("meta" if "regnet" not in record["name"] else "cpu"):
+                large = sum(p.numel() for p in make().parameters()) > MOST_PARAMETERS
+            if large:
+                return {**record, "outcome": "left out", "why": "too large"}
         torch.manual_seed(0)
         net = make()
         record["endangered"] = [name for name, part in net.named_modules() if endangered(part)]
         try:
-            record["size"] = smallest_size(net)
+            record["size"] = record.get("size") or smallest_size(net)
         except Exception as error:
             return {**record, "outcome": "left out", "why": f"the plain network does not train: {error}"[:200]}
         run(net, record["size"])
@@ -302,8 +303,9 @@ def main() -> None:
         print(table(records))
         return
     done = {(r["variant"], r["name"]) for r in records}
-    plain = (r for r in records if r["outcome"] == "works" and r["variant"] == "as it is")
+    plain = [r for r in records if r["outcome"] == "works" and r["variant"] == "as it is"]
     works = {r["name"]: r["seconds"] for r in plain if r["seconds"] <= options.within}
+    known = {r["name"]: {"size": r["size"]} for r in plain}
     families = networks(options.each)
     order = [(family, *member) for family, members in families.items() for member in members]
     if options.variants:  # one of every family, then the next of each, the fastest first
@@ -317,7 +319,7 @@ def main() -> None:
         for variant, run in (VARIANTS if options.variants else {"as it is": as_it_is}).items():
             if (variant, name) in done or not re.search(options.only, f"{variant}: {name}"):
                 continue
-            record = check(make, run, {"variant": variant, "family": family, "name": name})
+            record = check(make, run, {"variant": variant, "family": family, "name": name, **known.get(name, {})})
             with options.file.open("a") as file:
                 print(json.dumps(record), file=file)
             print(variant, name, record["outcome"], record.get("seconds", ""), record.get("why", ""), flush=True)
