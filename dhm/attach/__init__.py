@@ -50,6 +50,9 @@ def attach(
         InputError: no such module, or the network cannot be branched there or at all; the sentence says where it
             stopped and what to pass instead.
     """
+    if isinstance(module, torch.jit.ScriptModule):
+        name = type(module).__name__
+        raise InputError(f"{name} is TorchScript, which runs as a whole; attach to the network it was made of")
     if at is not None and branches is not None:
         raise InputError("give either at=[roots] or branches={name: root}, not both")
     if width <= 0:
