@@ -54,6 +54,9 @@ def attach(
     """
     if any(isinstance(part, BranchingNet) for part in module.modules()):
         raise InputError("the network has branches already; attach to its main_only() to grow others")
+    if isinstance(module, torch.jit.ScriptModule):
+        name = type(module).__name__
+        raise InputError(f"{name} is TorchScript, which runs as a whole; attach to the network it was made of")
     if at is not None and branches is not None:
         raise InputError("give either at=[roots] or branches={name: root}, not both")
     if width <= 0:

@@ -112,8 +112,9 @@ class LeftOut(StandIn):
     It gives a copy, as a block would: what follows may work in place on a tensor that what came before still needs.
     """
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x.clone()
+    def forward(self, *args: Any, **kwargs: Any) -> torch.Tensor | None:
+        given = first_tensor((args, kwargs))
+        return None if given is None else given.clone()
 
 
 class Passed(StandIn):

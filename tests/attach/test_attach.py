@@ -2,6 +2,7 @@
 
 import copy
 import json
+import threading
 from collections.abc import Callable
 
 import pytest
@@ -286,6 +287,14 @@ class Around(Explicit):
         return self.fc(F.adaptive_avg_pool2d(self.conv3(x), 2).flatten(1))
 
 
+class Locked(Explicit):
+    """Holds what Python does not copy."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lock = threading.Lock()
+
+
 @pytest.mark.parametrize(
     ("call", "sentence"),
     [
@@ -307,6 +316,11 @@ class Around(Explicit):
          "branch B1 answers with the shape .* the network itself with"),
         (lambda: dhm.attach(torchvision.models.googlenet(num_classes=2, init_weights=False), seed=0)(
             torch.randn(2, 3, 32, 32)), "answers with a GoogLeNetOutputs in training mode"),
+        (lambda: dhm.attach(Locked()), r"Locked cannot be copied.* \(TypeError: cannot pickle .*; pass hand-written"),
+        (lambda: dhm.attach(nn.Sequential(nn.Conv2d(3, 3, 3), torch.jit.script(nn.Conv2d(3, 4, 3)))),
+         "Sequential cannot be copied"),
+        (lambda: dhm.attach(torch.jit.script(nn.Conv2d(3, 4, 3))),
+         "is TorchScript, which runs as a whole; attach to the network it was made of"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_attached_is_told_in_a_sentence(call: Callable, sentence: str) -> None:

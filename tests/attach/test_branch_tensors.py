@@ -3,6 +3,7 @@
 import copy
 from pathlib import Path
 
+import pytest
 import torch
 from three_convolutions import IMAGES, TARGET, Net
 from torch import nn
@@ -115,11 +116,31 @@ class Tied(Net):
         return self.fc(self.e(self.d(x).relu()).mean((2, 3)))
 
 
-def test_shared_weights_are_parameters_under_both_names() -> None:
-    net = dhm.attach(Tied(), image_size=32, width=1.0, seed=0)
-    names = {name for name, _ in net.branches["B1"].net.named_parameters(remove_duplicate=False)}
+@pytest.mark.parametrize("width", [1.0, 2.0])
+def test_shared_weights_are_one_parameter_under_both_names(width: float) -> None:
+    net = dhm.attach(Tied(), image_size=32, width=width, seed=0)
+    branch = net.branches["B1"].net
+    names = {name for name, _ in branch.named_parameters(remove_duplicate=False)}
     assert {"d.weight", "e.weight"} <= names
+    assert branch.d.weight is branch.e.weight
+    assert branch.d.weight.shape == (32 * width, 32 * width, 3, 3)
     assert all(gradient is not None for gradient in gradients(net))
+
+
+class TiedToTheRoot(Tied):
+    """What its branch shares weights with, takes the root's channels there and so is narrower."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.b, self.c = nn.Conv2d(8, 32, 3, 2, 1), nn.Conv2d(32, 32, 3, 2, 1)
+        self.c.weight = self.d.weight
+
+
+def test_weights_shared_at_two_widths_keep_the_network_s() -> None:
+    branch = dhm.attach(TiedToTheRoot(), image_size=32, seed=0).branches["B1"]
+    assert branch.net.c.weight is branch.net.d.weight is branch.net.e.weight
+    assert branch.width == 1
+    assert "not widened" in branch.note
 
 
 class Recomputing(Net):
