@@ -220,7 +220,7 @@ def draw(tail: Tail, module: nn.Module, tied: list[list[str]], rng: torch.Genera
     else. Running statistics start anew; other buffers are the network's, repeated where they are longer here.
     """
     device = next(module.parameters()).device
-    tail.to_empty(device=device)
+    tail.to_empty(device=device).requires_grad_(True)
     _tie(tail.net, tied)
     if device.type == "meta":
         return
@@ -230,7 +230,6 @@ def draw(tail: Tail, module: nn.Module, tied: list[list[str]], rng: torch.Genera
             _draw_like(parameter, originals[name], rng)
         for name, buffer in tail.net.named_buffers():
             buffer.copy_(_repeated(originals[name], buffer.shape))
-    tail.requires_grad_(True)
     for part in tail.net.modules():
         if isinstance(part, nn.modules.batchnorm._NormBase):
             part.reset_running_stats()

@@ -64,7 +64,10 @@ class AttachedNet(Shown, BranchingNet[nn.Module, str]):
         check_answer(logits[MAIN])
         for name, root in self.roots.items():
             if name not in inner:
-                raise InputError(f"branch {name}: its root {root} gave no tensor in this pass")
+                raise InputError(
+                    f"branch {name}: its root {root} gave no tensor in this pass; if the network was changed since, by "
+                    "checkpointing, say, attach after that"
+                )
             if logits[MAIN].requires_grad and not inner[name].requires_grad:
                 self._see_no_cut(name)
             branch = self.branches[name]

@@ -1,6 +1,5 @@
 """What training programs ask a network for by name, timm's above all, asked of an attached one."""
 
-import contextlib
 import re
 from collections.abc import Callable
 from typing import Any
@@ -36,32 +35,21 @@ class Shown:
     num_classes = _through("num_classes")
     num_features = _through("num_features")
     get_classifier = _through("get_classifier")
+    set_grad_checkpointing = _through("set_grad_checkpointing")
 
     @property
     def no_weight_decay(self) -> Callable[[], set[str]]:
         own: Callable[[], set[str]] = self.backbone.no_weight_decay  # type: ignore[assignment]
-        copies = ["backbone", *(f"branches.{name}.net" for name, _ in self._grown())]
+        copies = [
+            "backbone",
+            *(f"branches.{name}.net" for name, branch in self.branches.items() if isinstance(branch, Tail)),
+        ]
         return lambda: {f"{copy}.{name}" for copy in copies for name in own()}
 
     @property
     def group_matcher(self) -> Callable[..., Any]:
         own: Callable[..., Any] = self.backbone.group_matcher  # type: ignore[assignment]
         return lambda coarse=False: _anywhere(own(coarse=coarse))
-
-    @property
-    def set_grad_checkpointing(self) -> Callable[..., None]:
-        own: Callable[..., None] = self.backbone.set_grad_checkpointing  # type: ignore[assignment]
-
-        def switch(enable: bool = True) -> None:
-            own(enable)
-            for _, tail in self._grown():
-                with contextlib.suppress(AttributeError):  # of a module that is not in the branch
-                    tail.net.set_grad_checkpointing(enable)  # type: ignore[operator]
-
-        return switch
-
-    def _grown(self) -> list[tuple[str, Tail]]:
-        return [(name, branch) for name, branch in self.branches.items() if isinstance(branch, Tail)]
 
 
 _COPY = r"(?:backbone|branches\.\w+\.net)\."
