@@ -106,11 +106,11 @@ def _enter_at(net: nn.Module, trace: Trace, root: str) -> None:
     end = trace.calls[root].end
     for name in _from_outside(net):
         if name == root:
-            net.set_submodule(name, Entrance(net.get_submodule(name)))
+            Entrance.of(net.get_submodule(name))
         elif name in trace.calls:
             inside = [call for other, call in trace.calls.items() if f"{other}.".startswith(f"{name}.")]
             if all(call.end < end for call in inside):
-                net.set_submodule(name, Passed(net.get_submodule(name), trace.calls[name].output))
+                Passed.of(net.get_submodule(name), shapes=trace.calls[name].output)
 
 
 def _from_outside(module: nn.Module, prefix: str = "") -> Iterator[str]:
@@ -184,7 +184,7 @@ def _drop(net: nn.Module, name: str, trace: Trace) -> None:
     if isinstance(owner, nn.ModuleDict) and parent in trace.calls:  # a forward of its own runs what it holds
         del owner[child]
     else:
-        net.set_submodule(name, LeftOut(net.get_submodule(name)))
+        LeftOut.of(net.get_submodule(name))
 
 
 def _tied(net: nn.Module) -> list[list[str]]:
