@@ -69,7 +69,8 @@ class DHMLoss(nn.Module):
 
         Args:
             logits: (N, K) or (N, K, ...) for every classifier, the deepest (B0) first, then from deep to shallow.
-                Classes at minus infinity are impossible ones: the loss is what it is without them, 0 · inf being 0. Or
+                Classes at minus infinity are impossible ones: the loss is what it is without them, 0 · inf being 0;
+                with label smoothing they have a share of the target, and it is infinite, as torch's. Or
                 B0's alone, a network's answer in eval mode, which gives the plain task loss, whatever its weight.
             target: class indices (N, ...), where `ignore_index` leaves an image or position out of every term, or
                 probabilities in the shape of the logits; or what `task_loss` takes.

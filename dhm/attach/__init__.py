@@ -87,7 +87,7 @@ def _check_kinds(module: Any, at: Any, branches: Any, image_size: Any, example: 
         raise InputError(f"at must be a list of different module names, not {at!r}")
     if branches is not None and not isinstance(branches, Mapping):
         raise InputError(f"branches must be roots by the names of branches, {{name: root}}, not {branches!r}")
-    if image_size is not None and not (isinstance(image_size, Integral) and image_size > 0):
+    if image_size is not None and not (isinstance(image_size, Integral) and int(image_size) > 0):
         raise InputError(f"image_size must be the pixels of a side, a whole number, not {image_size!r}")
     if example is not None and not isinstance(example, torch.Tensor):
         raise InputError(f"example must be a batch of images (N, C, H, W), a tensor, not a {type(example).__name__}")
