@@ -1,7 +1,7 @@
 """What `dhm.attach` does with public classification networks: what works, what is refused in a sentence, what fails.
 
     python benchmarks/attach_sweep.py sweep.jsonl            # all networks, as they are
-    python benchmarks/attach_sweep.py sweep.jsonl --variants # one or two of a family, pruned, compiled, under DDP, ...
+    python benchmarks/attach_sweep.py sweep.jsonl --variants # those that worked, pruned, compiled, under DDP, ...
     python benchmarks/attach_sweep.py sweep.jsonl --table    # counts of what the file holds
 
 Networks of timm and torchvision up to 60 million parameters, with weights drawn at random, at the smallest size they
@@ -32,7 +32,7 @@ import dhm
 from dhm.attach.plain_weights import copied_values
 from dhm.onednn import endangered
 
-MOST_PARAMETERS, SECONDS, CLASSES, BATCH, SIZES = 60e6, 30, 10, 2, (64, 96, 128, 224, 256)
+MOST_PARAMETERS, SECONDS, CLASSES, BATCH, SIZES = 60e6, 60, 10, 2, (64, 96, 128, 224, 256)
 SMALL = [
     *(
         "test_",
@@ -248,15 +248,16 @@ def check(make: Callable[[], nn.Module], run: Callable[[nn.Module, int], None], 
     signal.signal(signal.SIGPROF, _too_slow)
     signal.setitimer(signal.ITIMER_PROF, SECONDS)
     try:
-        with torch.device("meta" if "regnet" not in record["name"] else "cpu"):
-            large = sum(p.numel() for p in make().parameters()) > MOST_PARAMETERS
-        if large:
-            return {**record, "outcome": "left out", "why": "too large"}
+        if "size" not in record:
+            with torch.device("meta" if "regnet" not in record["name"] else "cpu"):
+                large = sum(p.numel() for p in make().parameters()) > MOST_PARAMETERS
+            if large:
+                return {**record, "outcome": "left out", "why": "too large"}
         torch.manual_seed(0)
         net = make()
         record["endangered"] = [name for name, part in net.named_modules() if endangered(part)]
         try:
-            record["size"] = smallest_size(net)
+            record["size"] = record.get("size") or smallest_size(net)
         except Exception as error:
             return {**record, "outcome": "left out", "why": f"the plain network does not train: {error}"[:200]}
         run(net, record["size"])
@@ -294,7 +295,7 @@ def main() -> None:
     parser.add_argument("--variants", action="store_true")
     parser.add_argument("--table", action="store_true")
     parser.add_argument("--each", type=int, default=2, help="networks of a module of timm")
-    parser.add_argument("--within", type=float, default=2.0, help="seconds a network may have taken, for --variants")
+    parser.add_argument("--within", type=float, default=6.0, help="seconds a network may have taken, for --variants")
     parser.add_argument("--only", default="", help="a regular expression on variant and network")
     options = parser.parse_args()
     records = [json.loads(line) for line in options.file.read_text().splitlines()] if options.file.exists() else []
@@ -302,23 +303,26 @@ def main() -> None:
         print(table(records))
         return
     done = {(r["variant"], r["name"]) for r in records}
-    plain = (r for r in records if r["outcome"] == "works" and r["variant"] == "as it is")
+    plain = [r for r in records if r["outcome"] == "works" and r["variant"] == "as it is"]
     works = {r["name"]: r["seconds"] for r in plain if r["seconds"] <= options.within}
+    known = {r["name"]: {"size": r["size"]} for r in plain}
     families = networks(options.each)
-    if options.variants:  # the fastest of every family, the fastest first
-        working = {family: [m for m in members if m[0] in works] for family, members in families.items()}
-        fastest = {family: min(ms, key=lambda m: works[m[0]]) for family, ms in working.items() if ms}
-        families = {family: [fastest[family]] for family in sorted(fastest, key=lambda f: works[fastest[f][0]])}
+    order = [(family, *member) for family, members in families.items() for member in members]
+    if options.variants:  # one of every family, then the next of each, the fastest first
+        order = [member for member in order if member[1] in works]
+        order.sort(key=lambda member: works[member[1]])
+        nth = collections.Counter[str]()
+        place = {name: nth.update([family]) or nth[family] for family, name, _ in order}
+        order.sort(key=lambda member: place[member[1]])
     warnings.simplefilter("ignore")
-    for family, members in families.items():
-        for name, make in members:
-            for variant, run in (VARIANTS if options.variants else {"as it is": as_it_is}).items():
-                if (variant, name) in done or not re.search(options.only, f"{variant}: {name}"):
-                    continue
-                record = check(make, run, {"variant": variant, "family": family, "name": name})
-                with options.file.open("a") as file:
-                    print(json.dumps(record), file=file)
-                print(variant, name, record["outcome"], record.get("seconds", ""), record.get("why", ""), flush=True)
+    for family, name, make in order:
+        for variant, run in (VARIANTS if options.variants else {"as it is": as_it_is}).items():
+            if (variant, name) in done or not re.search(options.only, f"{variant}: {name}"):
+                continue
+            record = check(make, run, {"variant": variant, "family": family, "name": name, **known.get(name, {})})
+            with options.file.open("a") as file:
+                print(json.dumps(record), file=file)
+            print(variant, name, record["outcome"], record.get("seconds", ""), record.get("why", ""), flush=True)
 
 
 if __name__ == "__main__":

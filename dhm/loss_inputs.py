@@ -58,6 +58,8 @@ def check_forms(logits: Mapping[str, torch.Tensor], heads: Sequence[str], target
         if not isinstance(logits.get(head), torch.Tensor):
             given = type(logits[head]).__name__ if head in logits else "missing"
             raise InputError(f"logits must hold a tensor for every classifier, but {head}'s is {given}")
+        if not logits[head].is_floating_point():
+            raise InputError(f"logits must be floating-point numbers, but {head}'s are {logits[head].dtype}")
     first, shape = heads[0], tuple(logits[heads[0]].shape)
     if len(shape) < 2:
         raise InputError(f"logits must be (N, K) or (N, K, ...), but {first}'s are {shape}")
@@ -67,6 +69,9 @@ def check_forms(logits: Mapping[str, torch.Tensor], heads: Sequence[str], target
             raise InputError(f"all classifiers must answer in one shape, but {first}'s is {shape}, {head}'s {other}")
     if target is None:
         return
+    if not isinstance(target, torch.Tensor) or target.is_complex():
+        form = target.dtype if isinstance(target, torch.Tensor) else type(target).__name__
+        raise InputError(f"a target must be a tensor of class indices or probabilities, not {form}")
     wanted = shape if target.is_floating_point() else (shape[0], *shape[2:])
     if tuple(target.shape) != wanted:
         what = "probabilities" if target.is_floating_point() else "class indices"

@@ -69,7 +69,8 @@ class DHMLoss(nn.Module):
 
         Args:
             logits: (N, K) or (N, K, ...) for every classifier, the deepest (B0) first, then from deep to shallow.
-                Classes at minus infinity are impossible ones: the loss is what it is without them, 0 · inf being 0. Or
+                Classes at minus infinity are impossible ones: the loss is what it is without them, 0 · inf being 0;
+                with label smoothing they have a share of the target, and it is infinite, as torch's. Or
                 B0's alone, a network's answer in eval mode, which gives the plain task loss, whatever its weight.
             target: class indices (N, ...), where `ignore_index` leaves an image or position out of every term, or
                 probabilities in the shape of the logits; or what `task_loss` takes.
@@ -90,6 +91,9 @@ class DHMLoss(nn.Module):
         with torch.autocast(given[heads[0]].device.type, enabled=False):
             # All heads as one (heads, N, K) block: each later line is one operation, however many branches there are.
             block = _full(torch.stack([rows(given[head]) for head in heads]))
+            counted = self._counted(given[heads[0]], target)
+            if counted is not None:  # what is ignored may be no number, and no gradient returns to it
+                block = block.masked_fill(~counted[:, None], 0)
             entropies = self._task_losses(given, heads, block, target)
             terms = {f"ce/{head}": value.detach() for head, value in zip(heads, entropies, strict=True)}
             weights = [1.0 if alone else self.ce_weights.get(head, 1.0) for head in heads]
@@ -99,7 +103,7 @@ class DHMLoss(nn.Module):
             ]).sum()  # fmt: skip
             if self.method == "dhm" and len(heads) > 1:
                 pairs, pair_weights = self._pairs(heads, None if active is None else frozenset(active), block)
-                divergences = pairwise_kl(block, self.temperature, self._counted(given[heads[0]], target))
+                divergences = pairwise_kl(block, self.temperature, counted)
                 pair_weights = pair_weights * self.mimic_scale
                 total = total + (pair_weights * divergences.masked_fill(pair_weights == 0, 0)).sum()
                 values = divergences.detach()

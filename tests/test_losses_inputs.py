@@ -135,6 +135,24 @@ def test_one_class_leaves_nothing_to_learn() -> None:
     assert all(value == 0 for value in terms.values())
 
 
+@pytest.mark.parametrize("broken", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("method", ["baseline", "dsl", "dhm"])
+def test_what_is_ignored_may_be_no_number(method: str, broken: float) -> None:
+    logits = heads_of(4, 5)
+    whole = {head: z.detach().index_fill(0, torch.tensor([1]), broken).requires_grad_() for head, z in logits.items()}
+    without = {head: z[[0, 2, 3]] for head, z in logits.items()}
+    ours, terms = dhm.DHMLoss(method)(whole, torch.tensor([0, -100, 4, 2]))
+    theirs, expected = double_loop(without, torch.tensor([0, 4, 2]), method=method)
+    torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
+    assert {name: value.item() for name, value in terms.items()} == pytest.approx(
+        {name: value.item() for name, value in expected.items()}, rel=1e-12
+    )
+    for head, gradient in zip(HEADS, torch.autograd.grad(ours, list(whole.values()), allow_unused=True), strict=True):
+        if gradient is not None:
+            assert not gradient[1].any()
+            assert gradient[[0, 2, 3]].isfinite().all(), head
+
+
 @pytest.mark.parametrize("kind", [torch.uint8, torch.int16, torch.int32])
 def test_labels_of_any_integers(kind: torch.dtype) -> None:
     logits, target = heads_of(4, 5), torch.tensor([0, 4, 2, 2])
@@ -164,6 +182,9 @@ ROWS = torch.zeros(8, 10)
         (ROWS, torch.zeros(7).long(), r"class indices must be \(8,\) for logits \(8, 10\), not \(7,\)"),
         (ROWS, torch.zeros(8, 10).long(), r"class indices must be \(8,\)"),
         (ROWS, torch.zeros(8), r"probabilities must be \(8, 10\) for logits \(8, 10\), not \(8,\)"),
+        (ROWS.long(), torch.zeros(8).long(), "must be floating-point numbers, but B0's are torch.int64"),
+        (ROWS, [0] * 8, "must be a tensor of class indices or probabilities, not list"),
+        (ROWS, torch.zeros(8, dtype=torch.complex64), "class indices or probabilities, not torch.complex64"),
         (ROWS, torch.full((8,), 10), "of 10 classes, counted from 0: Target 10 is out of bounds"),
         (ROWS, torch.full((8,), -1), "of 10 classes, counted from 0: Target -1 is out of bounds"),
     ],

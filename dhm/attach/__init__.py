@@ -1,8 +1,10 @@
 """DHM for any convolutional network: a torchvision, timm or hand-written module, trained with side branches."""
 
 import difflib
-from collections.abc import Mapping, Sequence
-from typing import cast
+import math
+from collections.abc import Collection, Mapping, Sequence
+from numbers import Integral, Real
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -53,13 +55,17 @@ def attach(
         InputError: no such module, or the network cannot be branched there or at all, or has branches already; the
             sentence says where it stopped and what to pass instead.
     """
+    _check_kinds(module, at, branches, image_size, example)
     if any(isinstance(part, BranchingNet) for part in module.modules()):
         raise InputError("the network has branches already; attach to its main_only() to grow others")
+    if isinstance(module, torch.jit.ScriptModule):
+        name = type(module).__name__
+        raise InputError(f"{name} is TorchScript, which runs as a whole; attach to the network it was made of")
     if at is not None and branches is not None:
         raise InputError("give either at=[roots] or branches={name: root}, not both")
-    if width <= 0:
-        raise InputError(f"width must be positive, not {width}")
-    if at is not None and (isinstance(at, str) or not at or len(set(at)) < len(at)):
+    if not isinstance(width, Real) or not 0 < width < math.inf:
+        raise InputError(f"width must be positive, not {width!r}")
+    if at is not None and (not at or len(set(at)) < len(at)):
         raise InputError(f"at must be a list of different module names, not {at!r}")
     for branch in (branches or {}).values():
         _check_branch(module, branch)
@@ -72,6 +78,20 @@ def attach(
         roots = sorted(at, key=lambda root: -_position(traced, root)) if at is not None else designed_roots(traced)
         branches = {f"B{number}": root for number, root in enumerate(roots, start=1)}
     return AttachedNet(module, _grow_all(module, traced, branches, width, seed))
+
+
+def _check_kinds(module: Any, at: Any, branches: Any, image_size: Any, example: Any) -> None:
+    """See that arguments are of the kinds `attach` names."""
+    if not isinstance(module, nn.Module):
+        raise InputError(f"module must be a network, an nn.Module, not {module!r}")
+    if at is not None and (isinstance(at, str) or not isinstance(at, Collection)):
+        raise InputError(f"at must be a list of different module names, not {at!r}")
+    if branches is not None and not isinstance(branches, Mapping):
+        raise InputError(f"branches must be roots by the names of branches, {{name: root}}, not {branches!r}")
+    if image_size is not None and not (isinstance(image_size, Integral) and int(image_size) > 0):
+        raise InputError(f"image_size must be the pixels of a side, a whole number, not {image_size!r}")
+    if example is not None and not isinstance(example, torch.Tensor):
+        raise InputError(f"example must be a batch of images (N, C, H, W), a tensor, not a {type(example).__name__}")
 
 
 def designed_roots(traced: Trace) -> list[str]:

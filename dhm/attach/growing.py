@@ -39,14 +39,16 @@ def grow(module: nn.Module, trace: Trace, root: str, width: float, short: bool, 
     shapes = dict.fromkeys([(width, tuple(surplus)), (1.0, tuple(surplus)), (1.0, ())])
     for (tried, dropped), empty in itertools.product(shapes, (True, False)):
         net = shapes_of(module)
+        tied = _tied(net)
         set_mode(net, trace.training)
         _enter_at(net, trace, root)
         for name in dropped:
-            _drop(net, name)
+            _drop(net, name, trace)
         tail = Tail(net, root, trace.image, empty=empty)
         fitting = Fitting(tail, trace, tried)
         try:
             fitting.run(trace.calls[root].output)
+            _tie(net, tied)
         except Exception as error:  # the network's own code, on widths or depths it may not be made for
             stopped, reason = stopped or fitting.running or root, reason or str(error).partition("\n")[0]
             continue
@@ -55,7 +57,7 @@ def grow(module: nn.Module, trace: Trace, root: str, width: float, short: bool, 
         made = {maker for name, part in module.named_modules() if name in own for maker in makers(part)}
         tail.note = "; ".join(filter(None, [_note(tail, width, short, stopped), _plain(made)]))
         _keep_used(tail, trace)
-        draw(tail, module, rng)
+        draw(tail, module, tied, rng)
         return tail
     raise InputError(
         f"no branch can be grown from {root}: the network's code stopped at {stopped} ({reason}); pass another root by "
@@ -104,11 +106,11 @@ def _enter_at(net: nn.Module, trace: Trace, root: str) -> None:
     end = trace.calls[root].end
     for name in _from_outside(net):
         if name == root:
-            net.set_submodule(name, Entrance(net.get_submodule(name)))
+            Entrance.of(net.get_submodule(name))
         elif name in trace.calls:
             inside = [call for other, call in trace.calls.items() if f"{other}.".startswith(f"{name}.")]
             if all(call.end < end for call in inside):
-                net.set_submodule(name, Passed(net.get_submodule(name), trace.calls[name].output))
+                Passed.of(net.get_submodule(name), shapes=trace.calls[name].output)
 
 
 def _from_outside(module: nn.Module, prefix: str = "") -> Iterator[str]:
@@ -176,16 +178,40 @@ def _of_one_class(trace: Trace, names: list[str], examples: list[str]) -> list[s
     return [name for name in names if (type(trace.modules[name]), name.count(".")) in kinds]
 
 
-def _drop(net: nn.Module, name: str) -> None:
+def _drop(net: nn.Module, name: str, trace: Trace) -> None:
     parent, _, child = name.rpartition(".")
     owner = net.get_submodule(parent)
-    if isinstance(owner, nn.ModuleDict):
+    if isinstance(owner, nn.ModuleDict) and parent in trace.calls:  # a forward of its own runs what it holds
         del owner[child]
     else:
-        net.set_submodule(name, LeftOut(net.get_submodule(name)))
+        LeftOut.of(net.get_submodule(name))
 
 
-def draw(tail: Tail, module: nn.Module, rng: torch.Generator | None) -> None:
+def _tied(net: nn.Module) -> list[list[str]]:
+    """The names of every parameter that has several."""
+    names: dict[nn.Parameter, list[str]] = {}
+    for name, parameter in net.named_parameters(remove_duplicate=False):
+        names.setdefault(parameter, []).append(name)
+    return [several for several in names.values() if len(several) > 1]
+
+
+def _tie(net: nn.Module, tied: list[list[str]]) -> None:
+    """Let what is one parameter in the network be one in its branch.
+
+    Raises:
+        ValueError: it is of several shapes here.
+    """
+    own = dict(net.named_parameters(remove_duplicate=False))
+    for several in tied:
+        first, *others = [name for name in several if name in own] or [""]
+        for name in others:
+            if own[name].shape != own[first].shape:
+                raise ValueError(f"{first} and {name} share a weight, and would be of different shapes")
+            parent, _, child = name.rpartition(".")
+            setattr(net.get_submodule(parent), child, own[first])
+
+
+def draw(tail: Tail, module: nn.Module, tied: list[list[str]], rng: torch.Generator | None) -> None:
     """Give a branch of shapes its tensors, on the network's device.
 
     A weight is drawn from a normal of the mean and the deviation that the network's own tensor of this name has, the
@@ -195,6 +221,7 @@ def draw(tail: Tail, module: nn.Module, rng: torch.Generator | None) -> None:
     """
     device = next(module.parameters()).device
     tail.to_empty(device=device).requires_grad_(True)
+    _tie(tail.net, tied)
     if device.type == "meta":
         return
     originals = own_tensors(module)

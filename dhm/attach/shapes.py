@@ -21,7 +21,7 @@ def shapes_of(module: nn.Module) -> nn.Module:
     make are plain ones in the copy.
 
     Raises:
-        InputError: the module has no weights yet (`nn.LazyConv2d` before its first pass).
+        InputError: the module has no weights yet (`nn.LazyConv2d` before its first pass), or cannot be copied.
     """
     if any(nn.parameter.is_lazy(tensor) for tensor in (*module.parameters(), *module.buffers())):
         raise InputError(f"{type(module).__name__} has lazy layers without weights: run it once on images, then attach")
@@ -31,12 +31,18 @@ def shapes_of(module: nn.Module) -> nn.Module:
     memo |= {id(b): torch.empty_like(b, device="meta") for b in module.buffers()}
     made = (value for part in module.modules() for value in vars(part).values() if isinstance(value, torch.Tensor))
     memo |= {id(t): torch.empty_like(t, device="meta") for t in made if t.grad_fn is not None}  # those have no copy
-    shapes = copy.deepcopy(module, memo).eval()
+    try:
+        shapes = copy.deepcopy(module, memo).eval().to("meta")
+    except Exception as error:  # whatever an attribute of the user's, or TorchScript, raises when it is copied
+        raise InputError(
+            f"{type(module).__name__} cannot be copied, and a branch is grown from a copy ({type(error).__name__}: "
+            f"{error}); pass hand-written branches={{name: (root, module)}}"
+        ) from None
     settle(shapes)
     for part in shapes.modules():
         for watching in ("_forward_hooks", "_backward_hooks", "_backward_pre_hooks"):
             getattr(part, watching).clear()
-    return shapes.to("meta")
+    return shapes
 
 
 def set_mode(net: nn.Module, training: bool) -> None:

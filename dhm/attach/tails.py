@@ -84,20 +84,22 @@ class Tail(nn.Module):
 
 
 class StandIn(nn.Module):
-    """Takes a module's place in a branch; the network's code still finds what it noted of itself, though no weights."""
+    """What a module becomes in a branch: the network's code still finds what it noted of itself, though no weights."""
 
-    def __init__(self, module: nn.Module) -> None:
-        super().__init__()
+    @classmethod
+    def of(cls, module: nn.Module, **own: Any) -> None:
+        """Turn a module into this, whatever else holds it: a second name, a list, an argument bound to a function."""
         noted = {name: value for name, value in vars(module).items() if not name.startswith("_")}
-        vars(self).update({name: value for name, value in noted.items() if not isinstance(value, torch.Tensor)})
+        kept = {name: value for name, value in noted.items() if not isinstance(value, torch.Tensor)}
+        vars(module).clear()
+        vars(module).update(vars(nn.Module()) | kept | own)
+        object.__setattr__(module, "__class__", cls)
 
 
 class Entrance(StandIn):
     """Stands where the root stood and gives the representation it holds."""
 
-    def __init__(self, module: nn.Module) -> None:
-        super().__init__(module)
-        self.held: torch.Tensor | None = None
+    held: torch.Tensor | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "held": None}
@@ -112,19 +114,21 @@ class LeftOut(StandIn):
     It gives a copy, as a block would: what follows may work in place on a tensor that what came before still needs.
     """
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x.clone()
+    def forward(self, *args: Any, **kwargs: Any) -> torch.Tensor | None:
+        given = first_tensor((args, kwargs))
+        return None if given is None else given.clone()
 
 
 class Passed(StandIn):
     """Stands for a module before the root: no weights, and tensors without content of the shape it would give.
 
     So the network's own code runs up to the root at no cost, whatever it does between its modules.
+
+    Attributes:
+        shapes: what it gave when it was traced.
     """
 
-    def __init__(self, module: nn.Module, output: Any) -> None:
-        super().__init__(module)
-        self.shapes = output
+    shapes: Any
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         given = first_tensor((args, kwargs))

@@ -6,6 +6,7 @@ are counted in a warning.
 """
 
 import os
+import unicodedata
 import warnings
 from collections import Counter
 from collections.abc import Collection, Sequence
@@ -43,7 +44,9 @@ def list_images(folder: Path) -> tuple[list[str], dict[str, Listed]]:
     if classes != in_val:
         odd = sorted(set(classes) ^ set(in_val))[0]
         where, missing = ("train", "val") if odd in classes else ("val", "train")
-        raise InputError(f"{folder}: class {odd} is in {where}/ but not in {missing}/")
+        alike = [name for name in {*classes, *in_val} - {odd} if _as_read(name) == _as_read(odd)]
+        told = f", where {alike[0]!a} is another name than {odd!a}" if alike else ""
+        raise InputError(f"{folder}: class {odd} is in {where}/ but not in {missing}/{told}")
     return classes, {"train": in_classes(folder / "train", classes), "val": val}
 
 
@@ -70,6 +73,11 @@ def list_validation(
     found = class_folders(folder, "val")
     names = found if classes else _ordered(found, folder, numbered)
     return names, in_classes(folder / "val", names)
+
+
+def _as_read(name: str) -> str:
+    """A name without what readers overlook: capitals, and the ways Unicode has to write a letter with its accent."""
+    return unicodedata.normalize("NFKC", name).casefold()
 
 
 def _ordered(names: Collection[str], folder: Path, numbered: bool | None) -> list[str]:
@@ -106,6 +114,9 @@ def class_folders(folder: Path, split: str) -> list[str]:
     names = _folders_in(folder / split)
     if not names:
         raise InputError(f"{folder / split} holds no class folders")
+    loose = images_in([folder / split], deep=False)[0]
+    if loose:
+        warnings.warn(f"{folder / split}: left out {len(loose):,} images outside the class folders", stacklevel=2)
     return names
 
 
@@ -128,7 +139,7 @@ def images_in(folders: Sequence[Path], deep: bool = True) -> list[list[str]]:
     Other files are counted in one warning, but for notes and tables.
 
     Raises:
-        InputError: a folder links to one it lies in.
+        InputError: a folder links to one it lies in; or what is called an image is no file, or cannot be asked.
     """
     left: Counter[str] = Counter()
     found = [_walk(str(folder), deep, left, ()) for folder in folders]
@@ -143,13 +154,13 @@ def images_in(folders: Sequence[Path], deep: bool = True) -> list[list[str]]:
 
 def _walk(folder: str, deep: bool, left: Counter[str], above: tuple[str, ...]) -> list[str]:
     found: list[str] = []
-    for entry in os.scandir(folder):
+    for entry, is_folder in _entries(folder):
         kind = os.path.splitext(entry.name)[1].lower()
-        if _hidden(entry.name):
-            continue
-        if entry.is_dir():
+        if is_folder:
             found += _walk(entry.path, deep, left, _below(folder, above)) if deep else []
         elif kind in extensions():
+            if not entry.is_file():  # a pipe, say, which would be waited for without end
+                raise InputError(f"{entry.path} is no file, nor a link to one")
             found.append(entry.path)
         elif kind not in _NOTES:
             left[kind] += 1
@@ -168,8 +179,17 @@ def _below(folder: str, above: tuple[str, ...]) -> tuple[str, ...]:
     return *above, place
 
 
+def _entries(folder: str | Path) -> list[tuple[os.DirEntry[str], bool]]:
+    """What lies in a folder, and whether it is a folder itself."""
+    try:
+        with os.scandir(folder) as entries:
+            return [(entry, entry.is_dir()) for entry in entries if not _hidden(entry.name)]
+    except OSError as error:
+        raise InputError(f"{folder} cannot be listed: {error}") from None
+
+
 def _folders_in(folder: Path) -> list[str]:
-    return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not _hidden(entry.name))
+    return sorted(entry.name for entry, is_folder in _entries(folder) if is_folder)
 
 
 def _hidden(name: str) -> bool:

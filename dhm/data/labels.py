@@ -39,7 +39,10 @@ def flat_labels(folder: Path, names: Sequence[str], classes: Sequence[str] = ())
     places = [place / name for place in (folder / "val", folder) for name in LISTS]
     file = next((place for place in places if place.is_file()), None)
     if file is None:
-        raise InputError(f"{folder / 'val'} is flat, and its list of labels is missing: put {LISTS[0]} there")
+        raise InputError(
+            f"{folder / 'val'} holds images outside class folders, and the list of their labels is missing: put "
+            f"{LISTS[0]} there"
+        )
     lines = _lines(file)
     column = [line.strip('"') for line in lines]
     if len(column) == len(names) and all(given in classes or re.fullmatch(r"[^\s,;]+", given) for given in column):
@@ -87,14 +90,19 @@ def _by_name(lines: Sequence[str], names: Sequence[str], classes: Sequence[str],
 
 
 def _match(line: str, image: Callable[[str], str | None], classes: Collection[str]) -> tuple[str, str] | None:
-    """The image a line begins with, by the longest name that is one, and its label."""
+    """The image a line begins with, by the longest name that is one, and its label: a class, if the line can be read
+    so, with quotation marks that enclose fields or that belong to names."""
+    found = None
     for delimiter in filter(line.__contains__, "\t,; "):
-        for fields in (line.split(delimiter), *csv.reader([line], delimiter=delimiter)):
+        for fields in (*csv.reader([line], delimiter=delimiter), line.split(delimiter)):
             for count in range(len(fields) - 1, 0, -1):
                 name = image(re.split(r"[/\\]", delimiter.join(fields[:count]).strip())[-1])
                 if name is not None:
-                    return name, _label(fields[count:], delimiter, classes)
-    return None
+                    label = _label(fields[count:], delimiter, classes)
+                    if label in classes:
+                        return name, label
+                    found = found or (name, label)
+    return found
 
 
 def _label(fields: Sequence[str], delimiter: str, classes: Collection[str]) -> str:

@@ -117,7 +117,9 @@ def _stream(source: Source, config: Config, parts: Parts, labels: torch.Tensor, 
         raise InputError(f"workers must be 0 or more, not {workers}")
     items = [item for split, indices in parts for item in source.items(split, indices)]
     in_memory = isinstance(items[0], torch.Tensor)  # where processes would cost more than they give
-    return Streamed(items, labels, config.image_size, 0 if in_memory else workers)
+    images = Streamed(items, labels, config.image_size, 0 if in_memory else workers)
+    images.check()
+    return images
 
 
 def _labels(source: Source, kept: torch.Tensor, parts: Parts) -> torch.Tensor:

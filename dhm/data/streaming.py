@@ -109,6 +109,22 @@ class Streamed:
     def __len__(self) -> int:
         return len(self.items)
 
+    def check(self) -> None:
+        """See that images can be read at all, before a training that would leave out every one of them.
+
+        Raises:
+            InputError: of some twenty, spread over the set, none can.
+        """
+        sentences: list[str] = []
+        for item in self.items[:: max(1, len(self) // 20)]:
+            try:
+                _Cut._open(item)
+                return
+            except InputError as error:
+                sentences.append(str(error))
+        if sentences:
+            raise InputError(f"of {len(sentences)} images tried, none can be read: {sentences[0]}")
+
     @property
     def size(self) -> tuple[int, int]:
         """Height and width of the images as they are trained on."""

@@ -145,7 +145,7 @@ def load_into(net: nn.Module, state: Mapping[str, torch.Tensor], path: str | Pat
     """Load a state dict that must fit to the last tensor.
 
     Raises:
-        InputError: tensors are missing, left over or of another shape; the sentence names the first.
+        InputError: tensors are missing, left over, of another shape or quantized; the sentence names the first.
     """
     own = net.state_dict()
     for key in own:
@@ -155,6 +155,8 @@ def load_into(net: nn.Module, state: Mapping[str, torch.Tensor], path: str | Pat
             raise InputError(
                 f"{path} does not fit {name}: {key} has shape {tuple(state[key].shape)}, not {tuple(own[key].shape)}"
             )
+        if own[key].is_floating_point() and not state[key].is_floating_point():
+            raise InputError(f"{path} does not fit {name}: {key} holds {state[key].dtype}, not floating-point numbers")
     extra = next((key for key in state if key not in own), None)
     if extra is not None:
         raise InputError(f"{path} does not fit {name}: it has a tensor {extra} that the network has not")

@@ -82,7 +82,7 @@ def load_released(path: str | Path, name: str = "", **options: Any) -> BranchedN
 def _released_state(path: str | Path) -> dict[str, torch.Tensor]:
     """The tensors of a file under our names, with those of a classifier."""
     state = _state(path)
-    if "backbone.fc.weight" not in state:
+    if "backbone.fc.weight" not in state or state["backbone.fc.weight"].ndim != 2:
         raise InputError(f"{path} has no classifier named fc, so it is not a checkpoint of the released program")
     return state
 

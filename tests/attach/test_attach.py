@@ -2,6 +2,8 @@
 
 import copy
 import json
+import math
+import threading
 from collections.abc import Callable
 
 import pytest
@@ -286,6 +288,14 @@ class Around(Explicit):
         return self.fc(F.adaptive_avg_pool2d(self.conv3(x), 2).flatten(1))
 
 
+class Locked(Explicit):
+    """Holds what Python does not copy."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lock = threading.Lock()
+
+
 @pytest.mark.parametrize(
     ("call", "sentence"),
     [
@@ -302,11 +312,24 @@ class Around(Explicit):
         (lambda: dhm.attach(Explicit(), branches={"B0": "conv2"}), "a branch cannot be called 'B0'"),
         (lambda: dhm.attach(Explicit(), branches={"B1": 3}), r"a root's name or \(root, module\), not 3"),
         (lambda: dhm.attach(Explicit(), width=0), "width must be positive, not 0"),
+        (lambda: dhm.attach(Explicit(), width=math.nan), "width must be positive, not nan"),
+        (lambda: dhm.attach(Explicit(), width="2"), "width must be positive, not '2'"),
+        (lambda: dhm.attach(Explicit), "module must be a network, an nn.Module, not <class"),
+        (lambda: dhm.attach(Explicit(), at=3), "at must be a list of different module names, not 3"),
+        (lambda: dhm.attach(Explicit(), branches=["conv1"]), r"branches must be roots by .*, not \['conv1'\]"),
+        (lambda: dhm.attach(Explicit(), image_size=(32, 32)), r"the pixels of a side, a whole number, not \(32, 32\)"),
+        (lambda: dhm.attach(Explicit(), image_size=0), "the pixels of a side, a whole number, not 0"),
+        (lambda: dhm.attach(Explicit(), example=[1]), r"a batch of images \(N, C, H, W\), a tensor, not a list"),
         (lambda: dhm.attach(Explicit(), example=torch.zeros(3, 32, 32)), "example must be a batch of images"),
         (lambda: dhm.attach(Explicit(), branches={"B1": ("conv2", nn.Identity())})(torch.randn(2, 3, 32, 32)),
          "branch B1 answers with the shape .* the network itself with"),
         (lambda: dhm.attach(torchvision.models.googlenet(num_classes=2, init_weights=False), seed=0)(
             torch.randn(2, 3, 32, 32)), "answers with a GoogLeNetOutputs in training mode"),
+        (lambda: dhm.attach(Locked()), r"Locked cannot be copied.* \(TypeError: cannot pickle .*; pass hand-written"),
+        (lambda: dhm.attach(nn.Sequential(nn.Conv2d(3, 3, 3), torch.jit.script(nn.Conv2d(3, 4, 3)))),
+         "Sequential cannot be copied"),
+        (lambda: dhm.attach(torch.jit.script(nn.Conv2d(3, 4, 3))),
+         "is TorchScript, which runs as a whole; attach to the network it was made of"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_attached_is_told_in_a_sentence(call: Callable, sentence: str) -> None:

@@ -1,11 +1,15 @@
 """What a branch holds of its network, and where its representation comes from when activations are recomputed."""
 
 import copy
+import functools
 from pathlib import Path
+from typing import Any
 
+import pytest
 import torch
 from three_convolutions import IMAGES, TARGET, Net
 from torch import nn
+from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
 
@@ -115,11 +119,31 @@ class Tied(Net):
         return self.fc(self.e(self.d(x).relu()).mean((2, 3)))
 
 
-def test_shared_weights_are_parameters_under_both_names() -> None:
-    net = dhm.attach(Tied(), image_size=32, width=1.0, seed=0)
-    names = {name for name, _ in net.branches["B1"].net.named_parameters(remove_duplicate=False)}
+@pytest.mark.parametrize("width", [1.0, 2.0])
+def test_shared_weights_are_one_parameter_under_both_names(width: float) -> None:
+    net = dhm.attach(Tied(), image_size=32, width=width, seed=0)
+    branch = net.branches["B1"].net
+    names = {name for name, _ in branch.named_parameters(remove_duplicate=False)}
     assert {"d.weight", "e.weight"} <= names
+    assert branch.d.weight is branch.e.weight
+    assert branch.d.weight.shape == (32 * width, 32 * width, 3, 3)
     assert all(gradient is not None for gradient in gradients(net))
+
+
+class TiedToTheRoot(Tied):
+    """What its branch shares weights with, takes the root's channels there and so is narrower."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.b, self.c = nn.Conv2d(8, 32, 3, 2, 1), nn.Conv2d(32, 32, 3, 2, 1)
+        self.c.weight = self.d.weight
+
+
+def test_weights_shared_at_two_widths_keep_the_network_s() -> None:
+    branch = dhm.attach(TiedToTheRoot(), image_size=32, seed=0).branches["B1"]
+    assert branch.net.c.weight is branch.net.d.weight is branch.net.e.weight
+    assert branch.width == 1
+    assert "not widened" in branch.note
 
 
 class Recomputing(Net):
@@ -145,3 +169,52 @@ def test_a_root_inside_what_is_recomputed_has_the_gradients_of_one_that_is_not()
     assert all(
         value is None for part in copy.deepcopy(frozen).modules() for key, value in vars(part).items() if key == "held"
     )
+
+
+class InAList(Net):
+    """Runs its layers by a list of its own, beside their names."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.held = self.hold()
+
+    def hold(self) -> Any:
+        return [self.a, self.b, self.c]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for layer in self.held:
+            x = layer(x).relu()
+        return self.fc(x.mean((2, 3)))
+
+
+class UnderASecondName(InAList):
+    def hold(self) -> Any:
+        return nn.ModuleList([self.a, self.b, self.c])
+
+
+class BoundToAFunction(InAList):
+    def hold(self) -> Any:
+        return [functools.partial(lambda layer, x: layer(x), layer) for layer in (self.a, self.b, self.c)]
+
+
+@pytest.mark.parametrize("kind", [InAList, UnderASecondName, BoundToAFunction])
+def test_a_branch_starts_at_its_root_whatever_holds_it(kind: type[InAList]) -> None:
+    """Against the branch by hand; weights of a wrong layer, or another start, would show in answer and gradients."""
+    net = dhm.attach(kind(), image_size=32, seed=0)
+    assert list(net.roots.values()) == ["b", "a"]
+    own = [dict(branch.net.named_parameters()) for branch in net.branches.values()]
+
+    def by_hand(layers: str, own: dict[str, torch.Tensor], x: torch.Tensor) -> torch.Tensor:
+        for layer in layers:
+            x = F.conv2d(x, own[f"{layer}.weight"], own[f"{layer}.bias"], 1 if layer == "a" else 2, 1).relu()
+        return x
+
+    plain, weights = dict(net.backbone.named_parameters()), [*net.backbone.a.parameters()]
+    for name, layers, tensors in zip(("B1", "B2"), (("ab", "c"), ("a", "bc")), own, strict=True):
+        inner = by_hand(layers[0], plain, IMAGES)
+        # a root is the layer, before the activation of the network's own code
+        theirs = F.linear(by_hand(layers[1], tensors, inner).mean((2, 3)), tensors["fc.weight"], tensors["fc.bias"])
+        ours = net.train()(IMAGES)[name]
+        torch.testing.assert_close(ours, theirs)
+        for mine, other in zip(*(torch.autograd.grad(z.square().sum(), weights) for z in (ours, theirs)), strict=True):
+            torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-5)

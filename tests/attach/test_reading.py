@@ -82,6 +82,38 @@ def test_a_block_left_out_between_two_changes_in_place() -> None:
         torch.testing.assert_close(ours, theirs)
 
 
+class Named(Activated):
+    """A block that is called with a keyword, and told something else besides."""
+
+    def forward(self, scale: float, *, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x).relu() * scale
+
+
+class Calls(nn.Module):
+    """Runs what a ModuleDict holds, which has no forward of its own, or hands its blocks more than a map."""
+
+    def __init__(self, block: type[Activated]) -> None:
+        super().__init__()
+        channels = [(3, 8, 1), (8, 8, 2), (8, 16, 2), (16, 16, 1), (16, 16, 1)]
+        self.blocks = nn.ModuleDict({f"block{i}": block(*given) for i, given in enumerate(channels)})
+        self.fc, self.given = nn.Linear(16, 10), (0.5,) if block is Named else ()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for block in self.blocks.values():
+            x = block(*self.given, x=x)
+        return self.fc(x.mean((2, 3)))
+
+
+@pytest.mark.parametrize("block", [Activated, Named])
+def test_blocks_are_left_out_however_they_are_called(block: type[Activated]) -> None:
+    net = dhm.attach(Calls(block), image_size=32, seed=0)
+    assert net.branches["B2"].blocks == (2, 3)
+    held = [name for name, part in net.branches["B2"].net.named_modules() if isinstance(part, nn.Conv2d)]
+    assert held == ["blocks.block1.conv", "blocks.block2.conv", "blocks.block3.conv"]
+    dhm.DHMLoss()(net.train()(IMAGES), torch.arange(4))[0].backward()
+    assert all(p.grad is not None for p in net.branches.parameters())
+
+
 # where gradients stop
 
 

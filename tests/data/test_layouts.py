@@ -14,6 +14,7 @@ from PIL import Image
 import dhm
 from dhm.data import load, load_test
 from dhm.data.folders import decode, list_images, list_validation
+from dhm.data.labels import flat_labels
 from dhm.data.reid import read_layout
 
 WORDS = [
@@ -238,3 +239,51 @@ def test_hidden_files_of_a_reid_set(tmp_path: Path) -> None:
     paint(tmp_path / "query" / "99999999999999999999_c1s1_0.png", 0, 0)
     with pytest.raises(dhm.InputError, match="identity and camera cannot be read"):
         read_layout(tmp_path)
+
+
+def small(folder: Path) -> None:
+    for label, name in enumerate(("cat", "dog")):
+        for split in ("train", "val"):
+            paint(folder / split / name / "0.png", label, 0)
+
+
+@pytest.mark.parametrize(
+    ("there", "sentence"),
+    [
+        (lambda place: os.mkfifo(place / "pipe.png"), r"pipe\.png is no file, nor a link to one"),
+        (lambda place: (place / "gone.png").symlink_to("nowhere.png"), r"gone\.png is no file, nor a link to one"),
+        (lambda place: (place / "own.png").symlink_to("own.png"), "cat cannot be listed: .*own.png"),
+        (lambda place: (place.parent / "own").symlink_to("own"), "train cannot be listed: .*own"),
+        (lambda place: place.rename(place.parent / "Cat"),
+         "class Cat is in train/ but not in val/, where 'cat' is another name than 'Cat'"),
+    ],
+)  # fmt: skip
+def test_what_is_no_image_or_class_is_told_and_not_waited_for(there, sentence: str, tmp_path: Path) -> None:
+    small(tmp_path)
+    there(tmp_path / "train" / "cat")
+    with pytest.raises(dhm.InputError, match=sentence):
+        list_images(tmp_path)
+
+
+def test_accents_written_in_two_ways_are_two_names(tmp_path: Path) -> None:
+    small(tmp_path)
+    paint(tmp_path / "train" / "caf\u00e9" / "0.png", 2, 0)
+    paint(tmp_path / "val" / "cafe\u0301" / "0.png", 2, 0)
+    with pytest.raises(dhm.InputError, match=r"where 'caf\\xe9' is another name than 'cafe\\u0301'"):
+        list_images(tmp_path)
+
+
+def test_images_outside_class_folders_are_counted(tmp_path: Path) -> None:
+    small(tmp_path)
+    paint(tmp_path / "train" / "loose.png", 9, 9)
+    with pytest.warns(UserWarning, match="train: left out 1 images outside the class folders"):
+        assert len(list_images(tmp_path)[1]["train"]) == 2
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", " "])
+def test_classes_in_quotation_marks_hold_what_sets_fields_apart(delimiter: str, tmp_path: Path) -> None:
+    classes = [f"tench{delimiter}Tinca tinca", "x"]
+    (tmp_path / "val").mkdir()
+    (tmp_path / "val.txt").write_text("".join(f'{i}.png{delimiter}"{name}"\n' for i, name in enumerate(classes)))
+    for known in (classes, []):  # as train/ gives them, or unknown
+        assert flat_labels(tmp_path, ["0.png", "1.png"], known) == classes

@@ -139,7 +139,9 @@ def test_flat_validation_folder(folder: Path, name: str, line: str, inside: bool
         file.rename(folder / "val" / f"ILSVRC2012_val_{i:08}.JPEG")
     for empty in ("n01", "n02", "n03"):
         (folder / "val" / empty).rmdir()
-    with pytest.raises(dhm.InputError, match="val is flat, and its list of labels is missing"):
+    with pytest.raises(
+        dhm.InputError, match="val holds images outside class folders, and the list of their labels is missing"
+    ):
         load(config(folder))
     lines = [line.format(stem=s, wnid=w, number=int(w[1:]) - 1) for s, w in labels.items()]
     header = ["ImageId,PredictionString"] if name.endswith("csv") else []
@@ -200,3 +202,14 @@ def test_sixteen_bits_keep_their_shades_and_thirty_two_are_refused(tmp_path: Pat
     Image.fromarray(shades.astype(np.float32)).save(tmp_path / "float.tiff")
     with pytest.raises(dhm.InputError, match="32 bits; save it with 8 or 16"):
         open_image(str(tmp_path / "float.tiff"))
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_a_set_of_which_nothing_can_be_read_is_told_before_training(folder: Path, split: str) -> None:
+    files = sorted((folder / split).rglob("*.JPEG"))
+    for file in files[:-1]:
+        file.write_bytes(b"")
+    load(config(folder))  # one can
+    files[-1].write_bytes(b"")
+    with pytest.raises(dhm.InputError, match=f"of {len(files)} images tried, none can be read: .*{files[0].name}"):
+        load(config(folder))

@@ -144,6 +144,7 @@ def test_dense_layers_without_bottleneck_under_either_name(numbered: bool, tmp_p
         ({"epoch": 3}, "no state dict"),
         ({"conv1.weight": torch.zeros(3)}, "no classifier named fc"),
         ({"fc.weight": torch.zeros(100, 64)}, "does not fit resnet32: it has no tensor"),
+        ({"fc.weight": torch.tensor(1.0)}, "has no classifier named fc"),
         ([1, 2], "holds a list"),
     ],
 )
@@ -163,6 +164,18 @@ def test_released_file_of_another_network_is_told(tmp_path: Path) -> None:
                tmp_path / "x.pth")  # fmt: skip
     with pytest.raises(dhm.InputError, match=r"x\.pth does not fit resnet32: it has no tensor backbone\.layer1\.1"):
         dhm.load_released(tmp_path / "x.pth", "resnet32")
+
+
+def test_quantized_weights_are_no_floats(tmp_path: Path) -> None:
+    """Integers would be taken for weights of that size."""
+    state = {k.removeprefix("backbone."): v for k, v in dhm.create_model("resnet32", 10, "none").state_dict().items()}
+    halves = {k: v.half() if v.is_floating_point() else v for k, v in state.items()}
+    torch.save(halves, tmp_path / "half.pth")
+    read = dhm.load_released(tmp_path / "half.pth", "resnet32").backbone.state_dict()
+    assert all(torch.equal(read[k], v.to(read[k].dtype)) for k, v in halves.items())
+    torch.save({**state, "conv1.weight": (100 * state["conv1.weight"]).to(torch.int8)}, tmp_path / "int8.pth")
+    with pytest.raises(dhm.InputError, match=r"conv1\.weight holds torch\.int8, not floating-point numbers"):
+        dhm.load_released(tmp_path / "int8.pth", "resnet32")
 
 
 def test_code_in_a_checkpoint_is_never_run(tmp_path: Path) -> None:
