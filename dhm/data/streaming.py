@@ -117,8 +117,10 @@ class Streamed:
         """
         sentences: list[str] = []
         for item in self.items[:: max(1, len(self) // 20)]:
+            if not isinstance(item, str):
+                return
             try:
-                _Cut._open(item)
+                open_image(item)
                 return
             except InputError as error:
                 sentences.append(str(error))
