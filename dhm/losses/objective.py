@@ -7,9 +7,9 @@ import torch
 from torch import distributed, nn
 
 from dhm.branches import MAIN
-from dhm.divergences import IGNORED, cross_entropy, pairwise_kl, rows
 from dhm.errors import InputError
-from dhm.loss_inputs import check_forms, setting
+from dhm.losses.divergences import IGNORED, cross_entropy, pairwise_kl, rows
+from dhm.losses.inputs import check_forms, setting
 from dhm.randomness import generator
 
 _STREAM = 0xB3A9C4  # keeps the draw of branches apart from the order of the images under the same seed and epoch
