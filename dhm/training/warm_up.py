@@ -79,6 +79,7 @@ def warm_up_branches(
             updater.zero_grad()
             total.backward()
             updater.step()
+            torch.clear_autocast_cache()  # where all of this runs under autocast, it would keep the old weights
             bar.advance(f"loss {seen[-1]:.2f}")
         updater.zero_grad()
     return seen

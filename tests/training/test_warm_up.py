@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import pytest
 import torch
@@ -217,3 +218,12 @@ def test_a_rate_that_is_too_high_is_told(net: dhm.AttachedNet) -> None:
     with pytest.raises(NonFiniteLoss, match="step"):
         dhm.warm_up_branches(net, batches(), 50, optimizer=lambda p: torch.optim.SGD(p, 1e20), progress=False)
     assert same(bits(net.backbone), plain)
+
+
+def test_under_autocast_it_learns_from_its_newest_weights(net: dhm.AttachedNet) -> None:
+    """Autocast keeps the weights it has cast until it ends; kept for all steps they would be those of the first."""
+    fast = partial(torch.optim.Adam, lr=0.01)
+    full = dhm.warm_up_branches(copy.deepcopy(net), batches(), 12, optimizer=fast, progress=False)
+    with torch.autocast("cpu", torch.bfloat16):
+        half = dhm.warm_up_branches(net, batches(), 12, optimizer=fast, progress=False)
+    assert half == pytest.approx(full, rel=0.05)
