@@ -1,4 +1,4 @@
-"""The command line: python -m dhm list | train | evaluate | estimate | keep | notebook | report."""
+"""The command line: python -m dhm list | train | evaluate | estimate | export | keep | notebook | report."""
 
 import argparse
 import dataclasses
@@ -18,7 +18,7 @@ from dhm.errors import InputError, NonFiniteLoss
 from dhm.paper import presets
 from dhm.records import unfinished
 from dhm.records.record import RunRecord, find
-from dhm.records.weights import load_released, load_trained, released_name, torchvision_label
+from dhm.records.weights import export, load_released, load_trained, released_name, torchvision_label
 from dhm.training.arithmetic import AUTO, as_begun
 from dhm.training.estimate import duration, estimate
 from dhm.training.evaluation import evaluate
@@ -79,6 +79,13 @@ def parser() -> argparse.ArgumentParser:
     _add_settings(command)
     _add_machine(command)
     command.set_defaults(run=_evaluate)
+
+    command = commands.add_parser("export", help="the plain network's tensors of any program's checkpoint, as a file")
+    command.add_argument("file", type=Path, help="what a training program saved: .pth, .ckpt, .safetensors, ...")
+    command.add_argument("--to", type=Path, required=True, help="where they go; .safetensors, or else as torch.save")
+    command.add_argument("--ema", action="store_true", help="the averaged weights, where the file holds both")
+    command.add_argument("--overwrite", action="store_true", help="in place of a file that is there")
+    command.set_defaults(run=_export)
 
     command = commands.add_parser(
         "keep", help="put finished runs into data/records, without checkpoints but with what these tell"
@@ -274,6 +281,11 @@ def _evaluate(given: argparse.Namespace) -> None:
             if "mAP" in figures:  # a search, under no heading of errors
                 told = "  " + ", ".join(f"{name} {value:.2f}" for name, value in figures.items())
             print(f"{config.arch:<20}{label:<44} {len(predictions):>8,}  {head:<6}{told}", flush=True)
+
+
+def _export(given: argparse.Namespace) -> None:
+    state = export(given.file, given.to, given.ema, given.overwrite)
+    print(f"{given.to}: {len(state)} tensors, {sum(tensor.numel() for tensor in state.values()):,} numbers")
 
 
 def _keep(given: argparse.Namespace) -> None:

@@ -144,11 +144,13 @@ class BranchingNet(nn.Module, ABC, Generic[Backbone, Root]):
         return (MAIN, *self.roots)
 
     @abstractmethod
-    def all_logits(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Images (N, C, H, W) -> logits (N, K) of every classifier, in either mode."""
+    def all_logits(self, *args: Any, **kwargs: Any) -> dict[str, torch.Tensor]:
+        """What the backbone takes, images (N, C, H, W) first -> logits (N, K) of every classifier, in either mode."""
 
-    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor] | torch.Tensor:
-        return self.all_logits(x) if self.training else self.backbone(x)
+    def forward(self, x: Any = None, *args: Any, **kwargs: Any) -> dict[str, torch.Tensor] | torch.Tensor:
+        if x is not None or args:  # else all of it is given by name
+            args = (x, *args)
+        return self.all_logits(*args, **kwargs) if self.training else self.backbone(*args, **kwargs)
 
     def main_only(self) -> Backbone:
         """The plain backbone, sharing its weights with this network."""

@@ -1,28 +1,28 @@
-"""The objective: cross-entropies of all classifiers and pairwise mimicking (Eqs. 7-9)."""
+"""The objective: task losses of all classifiers and pairwise mimicking (Eqs. 7-9)."""
 
-from collections.abc import Collection, Mapping, Sequence, Sized
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Sized
 from typing import Any
 
 import torch
-from torch import nn
-from torch.nn import functional as F
+from torch import distributed, nn
 
 from dhm.branches import MAIN
-from dhm.config import DIRECTIONS, METHODS
+from dhm.divergences import IGNORED, cross_entropy, pairwise_kl, rows
 from dhm.errors import InputError
+from dhm.loss_inputs import check_forms, setting
 from dhm.randomness import generator
 
-IGNORED = -100
-"""The label of an image or position that counts in no term, as in torch's cross-entropy."""
 _STREAM = 0xB3A9C4  # keeps the draw of branches apart from the order of the images under the same seed and epoch
 
 
 class DHMLoss(nn.Module):
     """Sum of cross-entropies and, for every ordered pair of classifiers, a KL divergence toward the other's prediction.
 
-    L = sum_q c_q CE(q) + sum_{q != p} m_qp T^2 KL(softmax(z_p / T) || softmax(z_q / T)), where the teacher p is a
+    L = sum_q c_q CE(q) + s sum_{q != p} m_qp T^2 KL(softmax(z_p / T) || softmax(z_q / T)), where the teacher p is a
     constant. Eqs. 7-9 with all weights one; Eq. 9's sums include the main classifier, as section 3.2 says and the
     released program does, although it prints L - 1 as their end.
+
+    Every argument is an attribute too, read at each step: what is set between two steps counts from the next.
 
     Args:
         method: "baseline" (B0's cross-entropy alone), "dsl" (all cross-entropies), "dhm" (and mimicking).
@@ -32,82 +32,82 @@ class DHMLoss(nn.Module):
         ce_weights: weight of a classifier's cross-entropy by its name, 1 where none is given.
         mimic_weights: weight of a pair by "student<-teacher", e.g. {"B0<-B1": 0.5}, 1 where none is given.
         label_smoothing: share of the target spread over all classes, in the cross-entropies.
+        task_loss: what takes the cross-entropy's place for each classifier, a function of its logits (in float32 where
+            they are in half precision) and the target, e.g. `nn.CrossEntropyLoss(weight=...)`, a BCE on multi-hot
+            targets. Its terms and weights keep the names they have.
+        ignore_index: label of an image or position that counts in no term; by default the `task_loss`'s own, else -100.
+        mimic_scale: s, a number or a tensor of one, for schedules.
+        return_terms: whether a step answers with its terms too, or with the loss alone, as other criteria do. Either
+            way the last step's are kept in `terms`.
+
+    Raises:
+        InputError: a value that a setting cannot have, when it is set.
     """
 
     def __init__(
         self, method: str = "dhm", direction: str = "both", temperature: float = 1.0,
         ce_weights: Mapping[str, float] | None = None, mimic_weights: Mapping[str, float] | None = None,
-        label_smoothing: float = 0.0,
+        label_smoothing: float = 0.0, *, task_loss: Callable[..., torch.Tensor] | None = None,
+        ignore_index: int | None = None, mimic_scale: float | torch.Tensor = 1.0, return_terms: bool = True,
     ) -> None:  # fmt: skip
         super().__init__()
-        if method not in METHODS:
-            raise InputError(f"method must be one of {', '.join(METHODS)}, not {method!r}")
-        if direction not in DIRECTIONS:
-            raise InputError(f"direction must be one of {', '.join(DIRECTIONS)}, not {direction!r}")
-        if not temperature > 0:
-            raise InputError(f"temperature must be positive, not {temperature!r}")
-        if not 0 <= label_smoothing < 1:
-            raise InputError(f"label_smoothing must be in [0, 1), not {label_smoothing!r}")
-        self.method, self.direction, self.temperature = method, direction, float(temperature)
-        self.ce_weights, self.mimic_weights = dict(ce_weights or {}), dict(mimic_weights or {})
-        self.label_smoothing = label_smoothing
-        self._kept_pairs: dict[Any, tuple[list[tuple[int, int]], torch.Tensor, torch.Tensor]] = {}
+        self.method, self.direction, self.temperature = method, direction, temperature
+        self.ce_weights: Mapping[str, float] = ce_weights or {}
+        self.mimic_weights: Mapping[str, float] = mimic_weights or {}
+        self.label_smoothing, self.task_loss, self.ignore_index = label_smoothing, task_loss, ignore_index
+        self.mimic_scale, self.return_terms = mimic_scale, return_terms
+        self.terms: dict[str, torch.Tensor] = {}
+        self._kept_pairs: tuple[Any, tuple[list[tuple[int, int]], torch.Tensor]] | None = None
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, setting(name, value))
 
     def forward(
-        self,
-        logits: Mapping[str, torch.Tensor] | torch.Tensor,
-        target: torch.Tensor,
-        active: Collection[str] | None = None,
-    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        self, logits: Mapping[str, torch.Tensor] | torch.Tensor, target: Any, active: Collection[str] | None = None
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]] | torch.Tensor:
         """Loss of one batch, its mean over the images, or over all positions of dense logits.
 
         Args:
-            logits: (N, K) or (N, K, ...) for every classifier, the deepest (B0) first, then from deep to shallow; or
-                B0's alone, which is a network's answer in eval mode. Classes at minus infinity are impossible ones:
-                the loss is what it is without them, 0 · inf being 0.
-            target: class indices (N, ...), where -100 leaves an image or position out of every term, or probabilities
-                in the shape of the logits.
+            logits: (N, K) or (N, K, ...) for every classifier, the deepest (B0) first, then from deep to shallow.
+                Classes at minus infinity are impossible ones: the loss is what it is without them, 0 · inf being 0. Or
+                B0's alone, a network's answer in eval mode, which gives the plain task loss, whatever its weight.
+            target: class indices (N, ...), where `ignore_index` leaves an image or position out of every term, or
+                probabilities in the shape of the logits; or what `task_loss` takes.
             active: branches that take part in mimicking, all by default. B0 always does; cross-entropies stay.
 
         Returns:
             The loss, and its terms by name without gradient: "ce/B0", ..., "kl/B0<-B1" (B0 learns from B1). In half
-            precision both are computed in float32.
+            precision both are computed in float32. Without `return_terms` the loss alone.
 
         Raises:
-            InputError: as `check`; B0 alone, the answer of eval mode, leaves the weights of other classifiers unused.
-                Or logits or a target of another form, or a label that is no class.
+            InputError: as `check`. Or logits or a target of another form, or a label or branch that is none. Or B0
+                alone where gradients are wanted and the method trains branches.
         """
-        if isinstance(logits, torch.Tensor):
-            logits = {MAIN: logits}
-        elif not isinstance(logits, Mapping) or not logits:
-            raise InputError(
-                'logits must be given by classifier, the deepest first, e.g. {"B0": logits, "B1": logits}, not as a '
-                f"{type(logits).__name__} of {len(logits) if isinstance(logits, Sized) else 'them'}"
-            )
-        elif self.ce_weights or self.mimic_weights:
-            self.check(tuple(logits))
-        heads = (MAIN,) if self.method == "baseline" else tuple(logits)
-        _check_forms(logits, heads, target)
-        # All heads as one (heads, N, K) block: each later line is one operation, however many branches there are.
-        block = torch.stack([_rows(logits[head]) for head in heads])
-        with torch.autocast(block.device.type, enabled=False):
-            block = block.float() if block.dtype in (torch.float16, torch.bfloat16) else block
-            target = _rows(target).to(block.dtype) if target.is_floating_point() else target.flatten().long()
-            entropies = [cross_entropy(z, target, self.label_smoothing) for z in block]
+        alone = isinstance(logits, torch.Tensor)
+        given = self._by_classifier(logits, active)
+        heads = (MAIN,) if self.method == "baseline" else tuple(given)
+        check_forms(given, heads, target if self.task_loss is None else None)
+        with torch.autocast(given[heads[0]].device.type, enabled=False):
+            # All heads as one (heads, N, K) block: each later line is one operation, however many branches there are.
+            block = _full(torch.stack([rows(given[head]) for head in heads]))
+            entropies = self._task_losses(given, heads, block, target)
             terms = {f"ce/{head}": value.detach() for head, value in zip(heads, entropies, strict=True)}
-            weights = [self.ce_weights.get(head, 1.0) for head in heads]
+            weights = [1.0 if alone else self.ce_weights.get(head, 1.0) for head in heads]
             total = torch.stack([
                 c * (value if c else value.masked_fill(value.isinf(), 0))
                 for c, value in zip(weights, entropies, strict=True)
             ]).sum()  # fmt: skip
             if self.method == "dhm" and len(heads) > 1:
-                pairs, pair_weights, unused = self._pairs(heads, None if active is None else frozenset(active), block)
-                counted = None if target.is_floating_point() else target != IGNORED
-                divergences = pairwise_kl(block, self.temperature, counted)
-                total = total + (pair_weights * divergences.masked_fill(unused, 0)).sum()
+                pairs, pair_weights = self._pairs(heads, None if active is None else frozenset(active), block)
+                divergences = pairwise_kl(block, self.temperature, self._counted(given[heads[0]], target))
+                pair_weights = pair_weights * self.mimic_scale
+                total = total + (pair_weights * divergences.masked_fill(pair_weights == 0, 0)).sum()
                 values = divergences.detach()
                 terms |= {f"kl/{heads[q]}<-{heads[p]}": values[q, p] for q, p in pairs}
-        return total, terms
+            if len(heads) < len(given) and distributed.is_available() and distributed.is_initialized():
+                total = total + _nothing_of([z for head, z in given.items() if head not in heads])
+        self.terms = terms
+        return (total, terms) if self.return_terms else total
 
     def check(self, heads: Sequence[str]) -> None:
         """See that every weight belongs to a classifier or a pair that is there.
@@ -119,24 +119,77 @@ class DHMLoss(nn.Module):
         for name in sorted(self.ce_weights.keys() - set(heads) | self.mimic_weights.keys() - pairs):
             raise InputError(f"a loss weight is given for {name!r}, but the classifiers are {', '.join(heads)}")
 
+    def _by_classifier(self, logits: Any, active: Collection[str] | None) -> Mapping[str, torch.Tensor]:
+        """Logits by classifier, once names and mode are seen to be right."""
+        if active is not None and (isinstance(active, str) or not isinstance(active, Iterable)):
+            raise InputError(f'active must be a list of branches, e.g. ["B1"], not {active!r}')
+        if isinstance(logits, torch.Tensor):
+            if self.method != "baseline" and logits.requires_grad and torch.is_grad_enabled():
+                raise InputError(
+                    f"method {self.method!r} trains all classifiers, but the network gave B0's logits alone, as in "
+                    "eval mode: call net.train() before the step, or take DHMLoss('baseline') if there are no branches"
+                )
+            return {MAIN: logits}
+        if not isinstance(logits, Mapping) or not logits:
+            raise InputError(
+                'logits must be given by classifier, the deepest first, e.g. {"B0": logits, "B1": logits}, not as a '
+                f"{type(logits).__name__} of {len(logits) if isinstance(logits, Sized) else 'them'}"
+            )
+        if self.ce_weights or self.mimic_weights:
+            self.check(tuple(logits))
+        for name in active or ():
+            if not isinstance(name, str) or name not in logits:
+                raise InputError(f"active names {name!r}, but the classifiers are {', '.join(logits)}")
+        return logits
+
+    def _task_losses(
+        self, logits: Mapping[str, torch.Tensor], heads: tuple[str, ...], block: torch.Tensor, target: Any
+    ) -> list[torch.Tensor]:
+        """Each classifier's own loss."""
+        if self.task_loss is None:
+            target = rows(target).to(block.dtype) if target.is_floating_point() else target.flatten().long()
+            return [cross_entropy(z, target, self.label_smoothing, self._ignored) for z in block]
+        if self.label_smoothing:
+            raise InputError(
+                f"label_smoothing={self.label_smoothing} is the cross-entropy's, whose place task_loss takes: let "
+                "task_loss smooth"
+            )
+        values = [self.task_loss(_full(logits[head]), target) for head in heads]
+        for value in values:
+            if not isinstance(value, torch.Tensor) or value.dim():
+                form = tuple(value.shape) if isinstance(value, torch.Tensor) else type(value).__name__
+                raise InputError(f"task_loss must give a single number, the mean over the batch, not {form}")
+        return values
+
+    @property
+    def _ignored(self) -> int:
+        own = self.ignore_index
+        return getattr(self.task_loss, "ignore_index", IGNORED) if own is None else own
+
+    def _counted(self, like: torch.Tensor, target: Any) -> torch.Tensor | None:
+        """Which of the positions (N, ...) mimic, by their labels; None if the target has no label for each."""
+        indices = isinstance(target, torch.Tensor) and not target.is_floating_point()
+        if not indices or target.shape != (like.shape[0], *like.shape[2:]):
+            return None
+        return target.flatten() != self._ignored
+
     def _pairs(
         self, heads: tuple[str, ...], active: frozenset[str] | None, like: torch.Tensor
-    ) -> tuple[list[tuple[int, int]], torch.Tensor, torch.Tensor]:
-        """The (student, teacher) pairs that mimic, the matrix of their weights and where it is zero, kept for the steps
-        that follow.
+    ) -> tuple[list[tuple[int, int]], torch.Tensor]:
+        """The (student, teacher) pairs that mimic and the matrix of their weights, kept for the steps that follow.
 
         Indices grow from the deepest head to the shallowest.
         """
-        key = (heads, active, like.device, like.dtype)
-        if key not in self._kept_pairs:
+        key = (heads, active, self.direction, tuple(self.mimic_weights.items()), like.device, like.dtype)
+        if self._kept_pairs is None or self._kept_pairs[0] != key:
             mimicking = [i for i, head in enumerate(heads) if head == MAIN or active is None or head in active]
             allowed = {"both": lambda q, p: True, "top_down": lambda q, p: p < q, "bottom_up": lambda q, p: p > q}
             pairs = [(q, p) for q in mimicking for p in mimicking if q != p and allowed[self.direction](q, p)]
             weights = torch.zeros(len(heads), len(heads), dtype=torch.float64)
             for q, p in pairs:
                 weights[q, p] = self.mimic_weights.get(f"{heads[q]}<-{heads[p]}", 1.0)
-            self._kept_pairs[key] = pairs, weights.to(like), (weights == 0).to(like.device)
-        return self._kept_pairs[key]
+            self._kept_pairs = key, (pairs, weights.to(like))
+        return self._kept_pairs[1]
 
 
 def taking_part(branches: Sequence[str], probability: float, seed: int, epoch: int) -> list[str]:
@@ -148,85 +201,17 @@ def taking_part(branches: Sequence[str], probability: float, seed: int, epoch: i
     return [branch for branch, coin in zip(branches, coins.tolist(), strict=True) if coin < probability]
 
 
-def cross_entropy(logits: torch.Tensor, target: torch.Tensor, label_smoothing: float = 0.0) -> torch.Tensor:
-    """Mean cross-entropy of logits (N, K) toward class indices (N,) or probabilities (N, K): torch's, but for classes
-    that are impossible to both, which torch's gives as NaN where the target holds probabilities.
-
-    Raises:
-        InputError: a label that is no class (a GPU cannot tell).
-    """
-    if not target.is_floating_point():
-        try:
-            return F.cross_entropy(logits, target, label_smoothing=label_smoothing)
-        except IndexError as error:
-            raise InputError(f"the logits are of {logits.shape[1]} classes, counted from 0: {error}") from None
-    truth = target * (1 - label_smoothing) + label_smoothing / logits.shape[1]
-    log_predictions = F.log_softmax(logits, dim=1)
-    return -(truth * log_predictions.masked_fill(truth == 0, 0)).sum(dim=1).mean()
+def tracker_names(terms: Mapping[str, Any]) -> dict[str, Any]:
+    """Terms under names of letters, digits, "_" and "/", which every tracker of experiments takes; MLflow refuses "<":
+    "kl/B0<-B1" is "kl/B0_from_B1"."""
+    return {name.replace("<-", "_from_"): value for name, value in terms.items()}
 
 
-def pairwise_kl(logits: torch.Tensor, temperature: float = 1.0, counted: torch.Tensor | None = None) -> torch.Tensor:
-    """T^2 KL(softmax(z_p / T) || softmax(z_q / T)), mean over the batch, for all pairs of heads.
-
-    Values are sums of p (log p - log q), each pair by itself: as cross-entropy minus entropy, heads that nearly agree
-    would leave little but rounding. Backward is one product of the weights with the constant predictions
-    (heads, N K), in which each head sees the weighted sum of its teachers.
-
-    Args:
-        logits: (heads, N, K).
-        counted: (N,) bool, the images that count; all by default.
-
-    Returns:
-        (heads, heads): row q is the student, which receives gradients, column p the teacher, a constant.
-    """
-    log_predictions = F.log_softmax(logits / temperature, dim=-1)
-    predictions = log_predictions.detach().exp()
-    scale: float | torch.Tensor = temperature**2 / max(logits.shape[1], 1)
-    if counted is not None:
-        predictions = predictions * counted[:, None].to(logits.dtype)
-        scale = temperature**2 / counted.sum(dtype=logits.dtype)
-    return _PairwiseKL.apply(log_predictions.flatten(1), predictions.flatten(1)) * scale
+def _full(logits: torch.Tensor) -> torch.Tensor:
+    """In float32, if they are in half precision."""
+    return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
 
 
-class _PairwiseKL(torch.autograd.Function):
-    """sum p (log p - log q) for all pairs of rows, log-predictions (heads, n) and constant predictions (heads, n)."""
-
-    @staticmethod
-    def forward(ctx: Any, log_predictions: torch.Tensor, predictions: torch.Tensor) -> torch.Tensor:
-        ctx.save_for_backward(predictions)
-        products = (log_predictions[None] - log_predictions[:, None]).mul_(predictions)
-        # a head that is not a number stays so; any other NaN is 0 · inf, an impossible class
-        nan = 0 * predictions.sum(dim=1)
-        return products.nan_to_num_(0.0, torch.inf, -torch.inf).sum(dim=2) + nan + nan[:, None]
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None]:
-        return -gradients[0] @ ctx.saved_tensors[0], None
-
-
-def _rows(values: torch.Tensor) -> torch.Tensor:
-    """(N, K, ...) -> (positions, K)."""
-    return values if values.dim() == 2 else values.movedim(1, -1).flatten(0, -2)
-
-
-def _check_forms(logits: Mapping[str, torch.Tensor], heads: Sequence[str], target: torch.Tensor) -> None:
-    """See that all classifiers answer in one shape and that the target fits it.
-
-    Raises:
-        InputError: one does not; the sentence names it with its shape.
-    """
-    for head in heads:
-        if not isinstance(logits.get(head), torch.Tensor):
-            given = type(logits[head]).__name__ if head in logits else "missing"
-            raise InputError(f"logits must hold a tensor for every classifier, but {head}'s is {given}")
-    first, shape = heads[0], tuple(logits[heads[0]].shape)
-    if len(shape) < 2:
-        raise InputError(f"logits must be (N, K) or (N, K, ...), but {first}'s are {shape}")
-    for head in heads:
-        other = tuple(logits[head].shape)
-        if other != shape:
-            raise InputError(f"all classifiers must answer in one shape, but {first}'s is {shape}, {head}'s {other}")
-    wanted = shape if target.is_floating_point() else (shape[0], *shape[2:])
-    if tuple(target.shape) != wanted:
-        what = "probabilities" if target.is_floating_point() else "class indices"
-        raise InputError(f"a target of {what} must be {wanted} for logits {shape}, not {tuple(target.shape)}")
+def _nothing_of(unused: Iterable[torch.Tensor]) -> torch.Tensor:
+    """0, whatever the logits, with a gradient of 0 for every parameter behind them: DDP waits for all gradients."""
+    return torch.stack([z.masked_fill(z.new_ones((), dtype=torch.bool), 0).sum() for z in unused]).sum()

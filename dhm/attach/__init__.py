@@ -8,9 +8,11 @@ import torch
 from torch import nn
 
 from dhm.attach.growing import grow
-from dhm.attach.network import AttachedNet, Tail
+from dhm.attach.network import AttachedNet
 from dhm.attach.stages import Trace
+from dhm.attach.tails import Tail
 from dhm.attach.tracing import cut_off, trace
+from dhm.branches import BranchingNet
 from dhm.errors import InputError
 from dhm.randomness import generator
 
@@ -50,6 +52,8 @@ def attach(
         InputError: no such module, or the network cannot be branched there or at all; the sentence says where it
             stopped and what to pass instead.
     """
+    if any(isinstance(part, BranchingNet) for part in module.modules()):
+        raise InputError("the network has branches already; attach to its main_only() to grow others")
     if at is not None and branches is not None:
         raise InputError("give either at=[roots] or branches={name: root}, not both")
     if width <= 0:

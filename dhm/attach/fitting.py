@@ -6,9 +6,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from dhm.attach.network import Tail
 from dhm.attach.shapes import aside, first_tensor
 from dhm.attach.stages import Trace, parents
+from dhm.attach.tails import Tail
 
 
 class Fitting:

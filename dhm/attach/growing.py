@@ -11,10 +11,10 @@ from torch import nn
 
 from dhm.attach.dependence import Dependence
 from dhm.attach.fitting import Fitting
-from dhm.attach.network import Entrance, LeftOut, Passed, StandIn, Tail
 from dhm.attach.plain_weights import makers, own_tensors
 from dhm.attach.shapes import aside, set_mode, shapes_of
 from dhm.attach.stages import Call, Trace
+from dhm.attach.tails import Entrance, LeftOut, Passed, StandIn, Tail
 from dhm.errors import InputError
 
 
@@ -194,7 +194,7 @@ def draw(tail: Tail, module: nn.Module, rng: torch.Generator | None) -> None:
     else. Running statistics start anew; other buffers are the network's, repeated where they are longer here.
     """
     device = next(module.parameters()).device
-    tail.to_empty(device=device)
+    tail.to_empty(device=device).requires_grad_(True)
     if device.type == "meta":
         return
     originals = own_tensors(module)
@@ -203,7 +203,6 @@ def draw(tail: Tail, module: nn.Module, rng: torch.Generator | None) -> None:
             _draw_like(parameter, originals[name], rng)
         for name, buffer in tail.net.named_buffers():
             buffer.copy_(_repeated(originals[name], buffer.shape))
-    tail.requires_grad_(True)
     for part in tail.net.modules():
         if isinstance(part, nn.modules.batchnorm._NormBase):
             part.reset_running_stats()

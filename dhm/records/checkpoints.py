@@ -39,9 +39,14 @@ def write(path: Path, content: bytes) -> None:
 
 
 def save(path: Path, content: Mapping[str, Any]) -> None:
-    """Save tensors and plain values; a reader sees the old file or the new, never half of it."""
+    """Save tensors and plain values, or tensors alone where the name ends in .safetensors; a reader sees the old file
+    or the new, never half of it."""
     with _whole(path) as partial:
-        torch.save(dict(content), partial)
+        if path.suffix == ".safetensors":
+            tensors = {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in content.items()}
+            _safetensors(path).save_file(tensors, partial, metadata={"format": "pt"})
+        else:
+            torch.save(dict(content), partial)
 
 
 @contextmanager
@@ -54,7 +59,7 @@ def _whole(path: Path) -> Iterator[Path]:
     os.replace(partial, path)
 
 
-def load(path: str | Path) -> dict[str, Any]:
+def load(path: str | os.PathLike) -> dict[str, Any]:
     """Read a checkpoint or a file of safetensors onto the CPU, as tensors and plain values only.
 
     Raises:
@@ -62,7 +67,7 @@ def load(path: str | Path) -> dict[str, Any]:
     """
     try:
         if _is_safetensors(path):
-            return _load_safetensors(path)
+            return _safetensors(path).load_file(path)
         with torch.serialization.safe_globals(_PLAIN):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
@@ -76,7 +81,7 @@ def load(path: str | Path) -> dict[str, Any]:
     return content
 
 
-def _reason(path: str | Path, told: str) -> str:
+def _reason(path: str | os.PathLike, told: str) -> str:
     """Why a file cannot be read, in a sentence."""
     strange, inner = re.search(r"GLOBAL (\S+)", told), re.search(r"WeightsUnpickler error: (.+)", told)
     if strange:
@@ -90,19 +95,19 @@ def _reason(path: str | Path, told: str) -> str:
     return f"{path} is damaged or no checkpoint of tensors ({words})"
 
 
-def _is_safetensors(path: str | Path) -> bool:
+def _is_safetensors(path: str | os.PathLike) -> bool:
     """Whether a file begins as safetensors do: the length of a header, and a header in JSON."""
     with open(path, "rb") as file:
         start = file.read(9)
     return start[8:] == b"{" and int.from_bytes(start[:8], "little") <= os.path.getsize(path) - 8
 
 
-def _load_safetensors(path: str | Path) -> dict[str, Any]:
+def _safetensors(path: str | os.PathLike) -> Any:
     try:
-        from safetensors.torch import load_file
+        from safetensors import torch as safetensors
     except ImportError:
-        raise InputError(f"{path} is read by the package safetensors, which is missing; install it") from None
-    return load_file(path)
+        raise InputError(f"{path} needs the package safetensors, which is missing; install it") from None
+    return safetensors
 
 
 def load_into(net: nn.Module, state: Mapping[str, torch.Tensor], path: str | Path, name: str) -> None:

@@ -1,11 +1,13 @@
 """A network's tensors in what a program saved around them."""
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 
 from dhm.errors import InputError
+from dhm.records import checkpoints
 
 _TRAINED = ("state_dict", "model", "model_state_dict", "net", "network", "module", "weights", "params")
 _AVERAGED = ("state_dict_ema", "model_ema", "ema_state_dict", "ema", "params_ema")
@@ -16,29 +18,34 @@ _WRAPPERS = {"module", "model", "net", "network"}
 _LIGHTNING = "pytorch-lightning_version"
 
 
-def plain_state(content: Mapping[str, Any], ema: bool = False, name: str = "the checkpoint") -> dict[str, torch.Tensor]:
+Content = Mapping[str, Any] | str | os.PathLike
+"""What a program saved: its file, or what `torch.load` makes of it."""
+
+
+def plain_state(content: Content, ema: bool = False) -> dict[str, torch.Tensor]:
     """The plain network's tensors under its own names, from what any program saved.
 
     Understood are a bare state dict and one among other things, as timm, torchvision's references, Lightning and most
     training programs write it; the prefixes of DDP, FSDP, torch.compile, Lightning and averaged models, nested too; and
-    branched networks of this project, of which the plain one is given: `plain_state(torch.load(file))`.
+    branched networks of this project, of which the plain one is given: `net.load_state_dict(dhm.plain_state(file))`.
 
     Args:
-        content: what `torch.load` gives, or a state dict.
+        content: a file, read without running code; or what `torch.load` gives, or a state dict.
         ema: take the averaged weights where a file holds both; by default the trained ones.
-        name: of the file, for the sentence of the error.
 
     Raises:
-        InputError: it holds no state dict, or several and none by a name that tells.
+        InputError: it cannot be read, or holds no state dict, or several and none by a name that tells.
     """
-    state = unwrapped(content, ema, name)
+    state = unwrapped(content, ema)
     own = {key.removeprefix("backbone."): value for key, value in state.items() if key.startswith("backbone.")}
     branched = own and all(key.startswith(("backbone.", "branches.")) for key in state)
     return own if branched else state
 
 
-def unwrapped(content: Mapping[str, Any], ema: bool = False, name: str = "the checkpoint") -> dict[str, torch.Tensor]:
+def unwrapped(content: Content, ema: bool = False) -> dict[str, torch.Tensor]:
     """As `plain_state`, with the branches of a branched network."""
+    name = "the checkpoint" if isinstance(content, Mapping) else str(content)
+    content = content if isinstance(content, Mapping) else checkpoints.load(content)
     found = _states(content, (*_AVERAGED, *_TRAINED) if ema else (*_TRAINED, *_AVERAGED))
     if len(found) != 1:
         several = f", but several sets of tensors ({', '.join(found)})" if found else ""

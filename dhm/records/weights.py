@@ -12,7 +12,7 @@ import torchvision
 from dhm.branches import BranchedNet
 from dhm.errors import InputError
 from dhm.records import checkpoints
-from dhm.records.containers import unwrapped
+from dhm.records.containers import plain_state, unwrapped
 from dhm.records.record import RunRecord
 from dhm.zoo import MODELS, create_model, network_of
 
@@ -89,7 +89,7 @@ def _released_state(path: str | Path) -> dict[str, torch.Tensor]:
 
 def _state(path: str | Path) -> dict[str, torch.Tensor]:
     """The tensors of any program's file under our names."""
-    state = unwrapped(checkpoints.load(path), name=str(path))
+    state = unwrapped(path)
     ours = any(key.startswith("backbone.") for key in state)  # what a run of this program left
     return state if ours else {our_name(key): value for key, value in state.items()}
 
@@ -161,3 +161,26 @@ def load_trained(record: RunRecord, which: str = "last") -> BranchedNet:
     net = network_of(record.config, len(state["backbone.fc.weight"]))
     checkpoints.load_into(net, state, file, record.config.network)
     return net.eval()
+
+
+def export(file: Path, to: Path, ema: bool = False, overwrite: bool = False) -> dict[str, torch.Tensor]:
+    """Write the plain network's tensors of any program's file into one of their own, and give them.
+
+    Args:
+        file: see `dhm.plain_state`.
+        to: a name that ends in .safetensors; by any other it is a state dict as `torch.save` writes it.
+        ema: take the averaged weights where the file holds both.
+        overwrite: whether a file that is there may go.
+
+    Raises:
+        InputError: the file cannot be read or holds no network, or the other cannot be written or is there.
+    """
+    state = plain_state(file, ema)
+    if to.exists() and not overwrite:
+        raise InputError(f"{to} is there already; give another name, or --overwrite")
+    try:
+        to.parent.mkdir(parents=True, exist_ok=True)
+        checkpoints.save(to, state)
+    except OSError as error:
+        raise InputError(f"{to} cannot be written: {error.strerror}") from None
+    return state

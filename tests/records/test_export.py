@@ -1,0 +1,76 @@
+"""`python -m dhm export`: the plain network out of what a program saved, read back by other programs' own readers."""
+
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+from test_containers import CONTENTS, OTHER, STATE, network
+
+from dhm.__main__ import main
+
+
+def read(file: Path) -> dict[str, torch.Tensor]:
+    if file.suffix == ".safetensors":
+        return safetensors.torch.load_file(file)
+    return torch.load(file, weights_only=True)
+
+
+@pytest.mark.parametrize("to", ["plain.safetensors", "new/folder/plain.pth", "plain"])
+@pytest.mark.parametrize("content", ["timm", "torchvision references", "lightning compiled", "a run of this program"])
+def test_a_file_of_the_plain_network_alone(
+    content: str, to: str, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    torch.save(CONTENTS[content](), tmp_path / "best.ckpt")
+    assert main(["export", str(tmp_path / "best.ckpt"), "--to", str(tmp_path / to)]) == 0
+    plain = read(tmp_path / to)
+    assert plain.keys() == STATE.keys()
+    assert all(torch.equal(plain[key], STATE[key]) for key in STATE)
+    network().load_state_dict(plain)
+    assert capsys.readouterr().out.endswith(f"{to}: {len(STATE)} tensors, {sum(t.numel() for t in plain.values()):,} "
+                                            "numbers\n")  # fmt: skip
+
+
+def test_averaged_weights_and_a_file_that_is_there(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    torch.save(CONTENTS["timm"](), tmp_path / "best.pth")
+    command = ["export", str(tmp_path / "best.pth"), "--to", str(tmp_path / "plain.safetensors")]
+    assert main(command) == 0
+    first = (tmp_path / "plain.safetensors").read_bytes()
+    assert main([*command, "--ema"]) == 2
+    assert "plain.safetensors is there already; give another name, or --overwrite" in capsys.readouterr().err
+    assert (tmp_path / "plain.safetensors").read_bytes() == first
+    assert main([*command, "--ema", "--overwrite"]) == 0
+    assert all(torch.equal(value, OTHER[key]) for key, value in read(tmp_path / "plain.safetensors").items())
+
+
+def test_views_and_shared_tensors_become_tensors_of_their_own(tmp_path: Path) -> None:
+    """safetensors takes neither as they are."""
+    whole = torch.arange(12.0).view(3, 4)
+    state = {"a": whole.T, "b": whole, "c": whole[:, 1]}
+    torch.save(state, tmp_path / "x.pth")
+    assert main(["export", str(tmp_path / "x.pth"), "--to", str(tmp_path / "x.safetensors")]) == 0
+    assert all(torch.equal(value, state[key]) for key, value in read(tmp_path / "x.safetensors").items())
+
+
+@pytest.mark.parametrize(
+    ("file", "to", "sentence"),
+    [
+        ("nowhere.pth", "x.pth", "there is no checkpoint"),
+        ("text.pth", "x.pth", "text.pth is damaged or no checkpoint of tensors"),
+        ("numbers.pth", "x.pth", "numbers.pth holds no state dict of a network"),
+        (".", "x.pth", "is damaged or no checkpoint of tensors ([Errno 21] Is a directory"),
+        ("net.pth", "text.pth/x.pth", "text.pth/x.pth cannot be written: "),
+        ("net.pth", ".", "is there already"),
+    ],
+)
+def test_what_cannot_be_exported_is_told(
+    file: str, to: str, sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    (tmp_path / "text.pth").write_text("hello")
+    torch.save({"best": torch.ones(1), "epoch": 3}, tmp_path / "numbers.pth")
+    torch.save(STATE, tmp_path / "net.pth")
+    assert main(["export", str(tmp_path / file), "--to", str(tmp_path / to)]) == 2
+    told = capsys.readouterr().err
+    assert sentence in told
+    assert told.count("\n") == 1
+    assert not (tmp_path / "x.pth").exists()
