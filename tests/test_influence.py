@@ -1,4 +1,4 @@
-"""How much branches move the trunk: the gradients they send back are weighed, their values and their own learning not."""
+"""How much branches move the trunk: what they send back is weighed, their values and their own learning are not."""
 
 import copy
 from collections.abc import Callable
