@@ -31,9 +31,10 @@ def attach(
     A branch is made of the network's own later blocks with weights of its own, so blocks and down-samplings are the
     network's. The branch from the deepest root (B1) is `width` times as wide, the others (B2, ...) have half the blocks
     in their last stage. Where a network's code does not allow it, `AttachedNet.describe` says so. The module itself is
-    left as it is: code, weights, state dict, modes. Weights that it makes of others in every pass (pruning, weight
-    normalisation) are plain ones in a branch. No root may lie within what is recomputed by `use_reentrant=True`, where
-    no gradient passes it.
+    left as it is: code, weights, state dict, modes; only its roots are of a class derived from theirs, of which copies
+    and files know nothing. Weights that it makes of others in every pass (pruning, weight normalisation) are plain ones
+    in a branch. No root may lie within what is recomputed by `use_reentrant=True`, where no gradient passes it. Make
+    the optimizer afterwards, so that it holds the branches.
 
     Args:
         module: a network from images (N, C, H, W) to logits (N, classes).
@@ -49,8 +50,8 @@ def attach(
         seed: of the branches' first weights; by default they are drawn from torch's global generator.
 
     Raises:
-        InputError: no such module, or the network cannot be branched there or at all; the sentence says where it
-            stopped and what to pass instead.
+        InputError: no such module, or the network cannot be branched there or at all, or has branches already; the
+            sentence says where it stopped and what to pass instead.
     """
     if any(isinstance(part, BranchingNet) for part in module.modules()):
         raise InputError("the network has branches already; attach to its main_only() to grow others")

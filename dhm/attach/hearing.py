@@ -44,9 +44,7 @@ _OWN: dict[type[nn.Module], type[nn.Module]] = {}
 
 
 def let_be_heard(root: nn.Module) -> Heard:
-    """A root as one that is heard: of a list of modules its last, since code may run the list or what is in it."""
-    while type(root).forward is nn.Sequential.forward and len(root):  # type: ignore[arg-type]
-        root = root[-1]  # type: ignore[index]
+    """The same module, as one that is heard."""
     if not isinstance(root, Heard):
         kind = type(root)
         if kind not in _HEARD:
@@ -63,8 +61,8 @@ def heard(net: nn.Module, roots: Mapping[str, str]) -> Iterator[dict[str, torch.
     inner: dict[str, torch.Tensor] = {}
     modules = {root: let_be_heard(net.get_submodule(root)) for root in roots.values()}
     try:
-        for module in modules.values():
-            module.ears = [(inner, name) for name, root in roots.items() if modules[root] is module]
+        for root, module in modules.items():
+            module.ears = [(inner, name) for name in roots if roots[name] == root]
         yield inner
     finally:
         for module in modules.values():

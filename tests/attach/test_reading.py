@@ -69,7 +69,7 @@ def test_a_block_left_out_between_two_changes_in_place() -> None:
     own = dict(branch.named_parameters())
     given = torch.randn(4, 8, 32, 32)
     dhm.attach(module, image_size=32, seed=0).train()(IMAGES)["B2"].sum().backward()
-    gradients = torch.autograd.grad(branch(given, IMAGES.shape[1:]).square().sum(), list(own.values()))
+    gradients = torch.autograd.grad(branch(given, IMAGES).square().sum(), list(own.values()))
 
     def conv(x: torch.Tensor, at: int) -> torch.Tensor:
         return F.conv2d(x, own[f"net.{at}.conv.weight"], own[f"net.{at}.conv.bias"], 2, 1)

@@ -227,3 +227,13 @@ def test_under_autocast_it_learns_from_its_newest_weights(net: dhm.AttachedNet) 
     with torch.autocast("cpu", torch.bfloat16):
         half = dhm.warm_up_branches(net, batches(), 12, optimizer=fast, progress=False)
     assert half == pytest.approx(full, rel=0.05)
+
+
+def test_branches_with_lazy_layers_learn_and_then_train_with_the_network(net: dhm.AttachedNet) -> None:
+    own = nn.Sequential(nn.LazyConv2d(8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.LazyLinear(4))
+    lazy = dhm.attach(net.main_only(), branches={"B1": ("b", own)})
+    seen = dhm.warm_up_branches(lazy, batches(), 30, progress=False)
+    assert seen[-1] < seen[0]
+    assert set(lazy.train()(batches(1)[0][0])) == {"B0", "B1"}
+    untouched = dhm.attach(net.main_only(), branches={"B1": ("b", nn.Sequential(nn.LazyConv2d(4, 16), nn.Flatten()))})
+    assert untouched.train()(batches(1)[0][0])["B1"].shape == (16, 4)
