@@ -27,9 +27,10 @@ def warm_up_branches(
     """Train the side branches of a trained network alone, so that they have something to teach when training begins.
 
     Freshly drawn branches teach a trained network noise, and it forgets within a few steps. Section 4.2 of the paper
-    lets new layers learn in advance with the others fixed, and so does this: B0 answers as in eval mode, and the
+    lets new layers learn in advance with the others fixed, and so does this: B0's layers are in eval mode, and the
     branches learn from the labels, from B0 and from each other. Of B0 and the trunk no weight, statistic or gradient
-    changes; nor do the modes and `requires_grad` of any module, whether it ends, fails or is stopped. Call it before
+    changes; nor do the modes and `requires_grad` of any module, whether it ends, fails or is stopped. Afterwards let
+    what branches do to the network grow from nothing, by `net.influence` and the loss's `mimic_scale`. Call it before
     `net` is compiled or wrapped for several devices.
 
     Args:
