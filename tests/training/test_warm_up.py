@@ -1,6 +1,7 @@
 """Branches that learn first: what changes and what must not, and what is refused."""
 
 import copy
+import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
 
@@ -237,3 +238,22 @@ def test_branches_with_lazy_layers_learn_and_then_train_with_the_network(net: dh
     assert set(lazy.train()(batches(1)[0][0])) == {"B0", "B1"}
     untouched = dhm.attach(net.main_only(), branches={"B1": ("b", nn.Sequential(nn.LazyConv2d(4, 16), nn.Flatten()))})
     assert untouched.train()(batches(1)[0][0])["B1"].shape == (16, 4)
+
+
+def test_training_goes_on_as_if_nothing_had_been_trained_before(net: dhm.AttachedNet) -> None:
+    """What watches the first steps of a training tells of a forgotten branch after a warm-up, and of nothing else."""
+    dhm.warm_up_branches(net, batches(), 3, progress=False)
+    for parameters in (net.parameters(), net.backbone.parameters()):
+        fresh, loss = copy.deepcopy(net).train(), dhm.DHMLoss()
+        own = dict(net.named_parameters())
+        wanted = {id(parameter) for parameter in parameters}
+        optimizer = torch.optim.SGD([p for name, p in fresh.named_parameters() if id(own[name]) in wanted], lr=0.01)
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            for images, target in batches():
+                optimizer.zero_grad()
+                loss(fresh(images), target)[0].backward()
+                optimizer.step()
+        assert [str(warning.message)[:24] for warning in told] == (
+            [] if len(wanted) == len(own) else ["a step has moved the net"]
+        )
