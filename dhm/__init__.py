@@ -9,11 +9,12 @@ from dhm.records.containers import plain_state
 from dhm.records.record import RunRecord, load_runs
 from dhm.records.weights import load_released, load_trained
 from dhm.training.loop import fit
+from dhm.training.warm_up import warm_up_branches
 from dhm.zoo import create_model, list_models
 
 __version__ = "0.1.0"
 __all__ = [
     "AttachedNet", "BranchSpec", "BranchedNet", "Config", "DHMLoss", "InputError", "RunRecord", "attach",
     "create_model", "fit", "list_models", "load_released", "load_runs", "load_trained",
-    "plain_state",
+    "plain_state", "warm_up_branches",
 ]  # fmt: skip

@@ -121,6 +121,11 @@ class BranchingNet(nn.Module, ABC, Generic[Backbone, Root]):
     In training mode a call answers with the logits of every classifier, {"B0": (N, K), "B1": ...}, the deepest (B0)
     first. In eval mode it answers as the backbone does and runs no branch.
 
+    Attributes:
+        influence: what the gradients count that branches send back into the trunk, a number or, where the network is
+            compiled, a tensor of one; read at each pass. With 0 here and as the loss's `mimic_scale` B0 learns as the
+            plain network does, so a schedule of both lets branches grow into a trained network.
+
     Args:
         backbone: the network, left as it is.
         branches: name -> (root, module from the root's representation to logits), the deepest first.
@@ -128,6 +133,8 @@ class BranchingNet(nn.Module, ABC, Generic[Backbone, Root]):
     Raises:
         InputError: a name no branch can have.
     """
+
+    influence: float | torch.Tensor = 1.0
 
     def __init__(self, backbone: Backbone, branches: Mapping[str, tuple[Root, nn.Module]]) -> None:
         super().__init__()
@@ -151,6 +158,20 @@ class BranchingNet(nn.Module, ABC, Generic[Backbone, Root]):
         if x is not None or args:  # else all of it is given by name
             args = (x, *args)
         return self.all_logits(*args, **kwargs) if self.training else self.backbone(*args, **kwargs)
+
+    def for_branch(self, representation: torch.Tensor) -> torch.Tensor:
+        """What the trunk gives as a branch takes it: the same values, and gradients that count `influence`.
+
+        Raises:
+            InputError: that is no number.
+        """
+        if not isinstance(self.influence, torch.Tensor):
+            if not isinstance(self.influence, int | float) or not math.isfinite(self.influence):
+                raise InputError(f"influence must be a finite number, not {self.influence!r}")
+            if self.influence == 1:
+                return representation
+            return representation.detach().lerp(representation, self.influence)
+        return representation.detach().lerp(representation, self.influence.to(representation))
 
     def main_only(self) -> Backbone:
         """The plain backbone, sharing its weights with this network."""
@@ -178,7 +199,7 @@ class BranchedNet(BranchingNet[StagedNet, int]):
         inner = self.representations(x)
         logits = {MAIN: self.backbone.classifier(self.backbone.descriptor(inner[max(inner)]))}
         for name, root in self.roots.items():
-            logits[name] = self.branches[name](inner[root])
+            logits[name] = self.branches[name](self.for_branch(inner[root]))
         return logits
 
     def representations(self, x: torch.Tensor) -> dict[int, torch.Tensor]:

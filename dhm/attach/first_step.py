@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from dhm.branches import MAIN
 
@@ -30,7 +31,10 @@ class FirstStep:
         Warns:
             UserWarning: an optimizer lacks a branch.
         """
-        now = {owner: sum(p._version for p in group if not p.is_inference()) for owner, group in groups.items()}
+        now = {
+            owner: sum(p._version for p in group if not (is_lazy(p) or p.is_inference()))
+            for owner, group in groups.items()
+        }
         moved = {owner for owner in now if now[owner] != self._before.get(owner, now[owner])}
         left = sorted(self.taught - moved)
         if MAIN in moved and self.taught:

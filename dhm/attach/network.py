@@ -72,7 +72,8 @@ class AttachedNet(Shown, BranchingNet[nn.Module, str]):
                 self._see_no_cut(name)
             branch = self.branches[name]
             grown = isinstance(branch, Tail)
-            logits[name] = branch(inner[name], *args, **kwargs) if grown else branch(inner[name])
+            representation = self.for_branch(inner[name])
+            logits[name] = branch(representation, *args, **kwargs) if grown else branch(representation)
             if logits[name].shape != logits[MAIN].shape:
                 raise InputError(
                     f"branch {name} answers with the shape {tuple(logits[name].shape)}, the network itself with "
