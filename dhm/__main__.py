@@ -22,9 +22,6 @@ from dhm.records.record import RunRecord, find
 from dhm.records.verification import DAMAGED, STATES, UNFINISHED, verify
 from dhm.records.weights import export, load_released, load_trained, released_name, torchvision_label
 from dhm.training.arithmetic import AUTO, as_begun
-from dhm.training.estimate import duration, estimate
-from dhm.training.evaluation import evaluate
-from dhm.training.grid import fit_all
 from dhm.zoo import FAMILIES, MODELS, create_model
 
 GRID = ("arch", "seed", "method")  # settings that may be given several values at once
@@ -243,6 +240,8 @@ def _list(given: argparse.Namespace) -> None:
 
 
 def _train(given: argparse.Namespace) -> None:
+    from dhm.training.grid import fit_all  # Fabric and what reads data sets take a second to import
+
     options = {"accumulate": given.accumulate, "tensorboard": given.tensorboard, **_machine(given)}
     if not given.preset and not given.config:
         print(f"preset {presets.resolve('')}, as none is given (--preset {'|'.join(presets.PRESETS)})", flush=True)
@@ -254,6 +253,8 @@ def _train(given: argparse.Namespace) -> None:
 
 
 def _estimate(given: argparse.Namespace) -> None:
+    from dhm.training.estimate import duration, estimate
+
     configs = configs_from(given)
     total = 0.0
     for config in configs:
@@ -265,6 +266,8 @@ def _estimate(given: argparse.Namespace) -> None:
 
 
 def _evaluate(given: argparse.Namespace) -> None:
+    from dhm.training.evaluation import evaluate
+
     print(f"{'network':<20}{'weights':<44} {'images':>8}  {'head':<6}{'top-1':>8}{'top-5':>8}{'nll':>8}{'ece':>8}")
     for path in given.paths:
         if path.is_dir():

@@ -23,6 +23,7 @@ from dhm.analysis.variants import spoken
 from dhm.data import load_test
 from dhm.paper import recipes
 from dhm.records.record import RunRecord, find
+from dhm.training import grid
 
 RECORDS = sorted(file.parent for file in paths.records_dir().rglob("config.json"))
 RNG = np.random.default_rng(0)
@@ -203,7 +204,7 @@ def test_committed_record(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None
             assert figures == pytest.approx(record.result[which]["heads"][head], rel=1e-5)
     assert not list(folder.glob("*.pt"))
     asked = []
-    monkeypatch.setattr(cli, "fit_all", lambda configs, **_: asked.extend(configs) or [])
+    monkeypatch.setattr(grid, "fit_all", lambda configs, **_: asked.extend(configs) or [])
     assert cli.main(["train", "--config", str(folder / "config.json")]) == 0
     assert asked == [record.config]
 
