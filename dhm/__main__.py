@@ -7,7 +7,7 @@ import json
 import re
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -248,7 +248,7 @@ def _train(given: argparse.Namespace) -> None:
     configs = configs_from(given)
     if given.config and given.config.name == "config.json" and len(configs) == 1:
         options["resume_from"] = given.config.parent  # with its checkpoint, if it has one
-    for _ in fit_all(configs, runs_dir=given.runs_dir, **options):
+    for _ in fit_all(configs, wait=False, runs_dir=given.runs_dir, **options):
         pass
 
 
@@ -334,7 +334,7 @@ def _verify(given: argparse.Namespace) -> None:
 
 
 def _notebook(given: argparse.Namespace) -> None:
-    from dhm.notebook import REPORT, list_notebooks, refresh, run_notebook
+    from dhm.notebook import REPORT, list_notebooks, refresh, run_all, run_notebook
 
     every = [name for name in list_notebooks() if name != REPORT]
     names = every if given.name == "all" else [given.name]
@@ -342,10 +342,15 @@ def _notebook(given: argparse.Namespace) -> None:
         raise InputError("parameters and an output belong to one notebook, not to all")
     if given.refresh and (given.parameters or given.output):
         raise InputError("a notebook is refreshed as it stands, without parameters or another output")
-    for name in names:
-        if len(names) > 1:
-            print(f"[{names.index(name) + 1}/{len(names)}] {name}", flush=True)
-        print(refresh(name) if given.refresh else run_notebook(name, dict(given.parameters), given.output), flush=True)
+    told: Iterator[str]
+    if given.refresh:
+        told = (str(refresh(name)) for name in names)
+    elif given.name == "all":
+        told = run_all(names)
+    else:
+        told = iter([str(run_notebook(given.name, dict(given.parameters), given.output))])
+    for number, words in enumerate(told, start=1):
+        print(f"[{number}/{len(names)}] {words}" if len(names) > 1 else words, flush=True)
 
 
 def _report(given: argparse.Namespace) -> None:

@@ -1,9 +1,12 @@
 """Running the notebooks from outside, through papermill."""
 
 import ast
+import os
 import re
+import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -73,6 +76,33 @@ def run_notebook(name: str, parameters: Mapping[str, str], output: Path | None =
     return output
 
 
+def run_all(names: Sequence[str]) -> Iterator[str]:
+    """Execute notebooks side by side, as many as there are cores with one thread each, and yield what each came to.
+
+    They share the run records: one that needs a run which another is training waits for it.
+
+    Raises:
+        InputError: when all have ended, if some have failed.
+    """
+    environment = {"OMP_NUM_THREADS": "1", **os.environ}
+    command, failed = [sys.executable, "-m", "dhm", "notebook"], []
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        under_way = {
+            pool.submit(subprocess.run, [*command, name], env=environment, capture_output=True, text=True): name
+            for name in names
+        }
+        try:
+            for done in as_completed(under_way):
+                result, name = done.result(), under_way[done]
+                yield result.stdout.strip() or f"{name}: {result.stderr.strip()}"
+                if result.returncode:
+                    failed.append(name)
+        finally:
+            pool.shutdown(cancel_futures=True)
+    if failed:
+        raise InputError(f"of {len(names)} notebooks {len(failed)} failed: {', '.join(sorted(failed))}")
+
+
 def _kernel() -> "KernelSpec":
     """The kernel that Jupyter starts for the notebooks' name.
 
@@ -135,10 +165,12 @@ def write_report(output: Path | None = None) -> Path:
 
 
 def refresh(name: str) -> Path:
-    """Execute a notebook as it stands and put its outputs into the committed file, for those who maintain it."""
+    """Execute a notebook as it stands and put its outputs into the committed file, and its figures into `figures/`, for
+    those who maintain it."""
     import nbformat
 
     target = _source(name)
+    os.environ.setdefault("DHM_FIGURES", str(paths.committed_figures_dir()))  # for the kernel
     notebook = nbformat.read(run_notebook(name, {}), as_version=4)
     for trace in ("papermill", "widgets"):
         notebook.metadata.pop(trace, None)

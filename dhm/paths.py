@@ -43,8 +43,13 @@ def unfinished_dir() -> Path:
 
 
 def figures_dir() -> Path:
-    """Folder of the figures: `$DHM_FIGURES`, else `figures/` of the clone."""
-    return Path(os.environ.get("DHM_FIGURES") or root() / "figures").expanduser()
+    """Folder of the figures: `$DHM_FIGURES`, else `figures/` beside the run records, so that a clone stays as it is."""
+    return Path(os.environ.get("DHM_FIGURES") or runs_dir() / "figures").expanduser()
+
+
+def committed_figures_dir() -> Path:
+    """Folder of the figures of the committed notebooks, `figures/` of the clone."""
+    return root() / "figures"
 
 
 def existing(folder: str | Path) -> Path:

@@ -40,16 +40,28 @@ def test_a_reid_set_asks_for_its_recipe() -> None:
     assert (other.optimizer, other.epochs) == ("sgd", 90)
 
 
-def test_all_notebooks_run_one_after_another(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
-) -> None:
+def test_all_notebooks_run_side_by_side(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    """Each by the command for one, with one thread; what fails is named at the end."""
     from dhm import notebook
 
     run = []
-    monkeypatch.setattr(notebook, "run_notebook", lambda name, *_: run.append(name) or tmp_path / name)
+
+    def execute(command: list[str], env: dict[str, str], **_: object) -> subprocess.CompletedProcess:
+        assert env["OMP_NUM_THREADS"] == os.environ.get("OMP_NUM_THREADS", "1")
+        *start, name = command
+        assert start == [sys.executable, "-m", "dhm", "notebook"]
+        run.append(name)
+        failed = name in broken
+        return subprocess.CompletedProcess(command, 2 * failed, "" if failed else f"runs/{name}", "dhm: no" * failed)
+
+    broken: set[str] = set()
+    monkeypatch.setattr(notebook.subprocess, "run", execute)
     assert main(["notebook", "all"]) == 0
     assert sorted([*run, notebook.REPORT]) == notebook.list_notebooks()
-    assert f"[{len(run)}/{len(run)}] {run[-1]}" in capsys.readouterr().out
+    assert f"[{len(run)}/{len(run)}] runs/" in capsys.readouterr().out
+    broken = {"explore", "00_tour"}
+    assert main(["notebook", "all"]) == 2
+    assert capsys.readouterr().err.endswith("notebooks 2 failed: 00_tour, explore\n")
     assert main(["notebook", "all", "-p", "preset", "smoke"]) == 2
     assert "parameters and an output belong to one notebook" in capsys.readouterr().err
 

@@ -157,7 +157,7 @@ def test_a_kernel_finds_the_same_files_from_any_folder(folder: str, tmp_path: Pa
     code = """
     import pathlib, dhm
     from dhm import notebook, paths
-    places = [paths.root(), paths.data_dir(), paths.runs_dir(), paths.figures_dir(), paths.embedded("paper/table1.csv")]
+    places = [paths.root(), paths.data_dir(), paths.runs_dir(), paths.committed_figures_dir(), paths.embedded("paper/table1.csv")]
     print(pathlib.Path.cwd(), *places, len(notebook.list_notebooks()), sep="|")
     """
     page = new_notebook(cells=[new_code_cell("\n".join(line.strip() for line in code.splitlines()))])

@@ -82,7 +82,7 @@ def beside(ax: Axes, handles: Sequence[Artist]) -> None:
 
 
 def show(fig: Figure, name: str) -> None:
-    """Write a figure as `figures/<name>.png` (`$DHM_FIGURES` names another folder) and show it below a cell."""
+    """Write a figure as `<name>.png` into `dhm.paths.figures_dir()` and show it below a cell."""
     folder = paths.figures_dir()
     folder.mkdir(parents=True, exist_ok=True)
     fig.savefig(folder / f"{name}.png", dpi=150)

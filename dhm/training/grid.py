@@ -1,5 +1,6 @@
 """Many runs, one after another."""
 
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -8,36 +9,60 @@ import torch
 from dhm.config import Config
 from dhm.errors import RunBusy
 from dhm.records.record import RunRecord
-from dhm.training.loop import fit
+from dhm.training.loop import fit, is_trained_now
 from dhm.training.progress import Bar
 from dhm.zoo import plan_of
 
+LOOK_EVERY = 0.5
+"""Seconds between two looks at a run that another process is training."""
 
-def fit_all(configs: Sequence[Config], **options: Any) -> Iterator[RunRecord]:
-    """Train runs in order and yield each finished record with a printed line of its result.
 
-    A run that another process is training is named and passed over, so that one command started several times
-    shares the work; finished runs cost nothing.
+def fit_all(configs: Sequence[Config], *, wait: bool = True, **options: Any) -> Iterator[RunRecord]:
+    """Train runs and yield their finished records in order, with a printed line of each one's result.
+
+    A run that another process is training is left to it: the next ones are trained meanwhile, so that processes share
+    the work. Finished runs cost nothing.
 
     Args:
+        wait: for such runs at the end; else they are named and passed over.
         **options: as for `dhm.fit`.
     """
-    to_train = [config for config in configs if RunRecord.of(config, options.get("runs_dir")).result is None]
+    records = [RunRecord.of(config, options.get("runs_dir")) for config in configs]
+    to_train = [record.config for record in records if record.result is None]
     with torch.device("meta"):
         for plan in dict.fromkeys(plan_of(config) for config in to_train):
             plan.build(2)  # a wrong setting in the last run is told before the first
     with Bar("all runs", len(configs), "run", shown=options.get("progress", True) and len(configs) > 1) as bar:
-        for number, config in enumerate(configs, start=1):
-            head = f"[{number}/{len(configs)}]"
+        finished: dict[int, RunRecord | None] = {}
+        left, busy_ones, turn = list(range(len(configs))), set[int](), 0
+        while left:
+            if busy_ones.issuperset(left):
+                _until_one_is_free([records[number] for number in left])
+                busy_ones.clear()
+            number = left.pop(0)
+            head = f"[{number + 1}/{len(configs)}]"
             try:
-                record = fit(config, **options)
+                record = finished[number] = fit(configs[number], **options)
+                if record.writes:  # of the processes that train together, one speaks
+                    bar.say(f"{head} {configs[number].name}: {summary(record)}")
+                bar.advance()
             except RunBusy as busy:
-                bar.say(f"{head} {busy}; passed over")
-                continue
-            if record.writes:  # of the processes that train together, one speaks
-                bar.say(f"{head} {config.name}: {summary(record)}")
-            bar.advance()
-            yield record
+                if wait:
+                    left.append(number)
+                    busy_ones.add(number)
+                else:
+                    finished[number] = None
+                    bar.say(f"{head} {busy}; passed over")
+            while turn in finished:
+                ready = finished.pop(turn)
+                turn += 1
+                if ready is not None:
+                    yield ready
+
+
+def _until_one_is_free(records: Sequence[RunRecord]) -> None:
+    while all(is_trained_now(record) for record in records):
+        time.sleep(LOOK_EVERY)
 
 
 def summary(record: RunRecord) -> str:

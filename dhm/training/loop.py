@@ -247,6 +247,21 @@ def _resume(trainer: Trainer, record: RunRecord, seen: Mapping[str, Any]) -> Pos
     return at
 
 
+def is_trained_now(record: RunRecord) -> bool:
+    """Whether a process holds the record, to train the run."""
+    lock = _lock(record)
+    try:
+        lock.acquire()
+    except Timeout:
+        return True
+    lock.release()
+    return False
+
+
+def _lock(record: RunRecord) -> FileLock:
+    return FileLock(record.folder / ".lock", timeout=0)
+
+
 @contextmanager
 def _alone(record: RunRecord, fabric: Fabric) -> Iterator[None]:
     """Hold the record against a second training.
@@ -254,7 +269,7 @@ def _alone(record: RunRecord, fabric: Fabric) -> Iterator[None]:
     Raises:
         RunBusy: another process is training this run.
     """
-    lock = FileLock(record.folder / ".lock", timeout=0)
+    lock = _lock(record)
     busy = False
     if fabric.is_global_zero:
         try:
