@@ -66,5 +66,8 @@ def test_training_needs_no_extra(file: Path) -> None:
 
 
 def test_tests_lie_in_the_rooms_they_test() -> None:
+    """But for those of reliability, which are of the whole house."""
     for file in sorted((paths.root() / "tests").rglob("test_*.py")):
-        assert (PACKAGE / file.parent.relative_to(paths.root() / "tests")).is_dir(), file
+        assert (
+            file.parent.name == "reliability" or (PACKAGE / file.parent.relative_to(paths.root() / "tests")).is_dir()
+        ), file

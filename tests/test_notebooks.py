@@ -62,8 +62,10 @@ def test_wrong_calls_are_one_sentence(arguments: list[str], sentence: str, capsy
     assert sentence in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("where", ["file/x.ipynb", "."])
-@pytest.mark.parametrize("command", [["notebook", NAME], ["report"]])
+@pytest.mark.parametrize(
+    ("command", "where"),
+    [(["notebook", NAME], "file/x.ipynb"), (["notebook", NAME], "."), (["report"], "file/x.html"), (["report"], ".")],
+)
 def test_an_output_that_cannot_be_written_is_told_first(
     command: list[str], where: str, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:

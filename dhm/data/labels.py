@@ -13,6 +13,8 @@ from dhm.errors import InputError
 LISTS = ("val.txt", "val_labels.txt", "val_annotations.txt", "synset_labels.txt",
          "imagenet_2012_validation_synset_labels.txt", "LOC_val_solution.csv")  # fmt: skip
 """Names a list of a flat validation folder may have, in val/ or beside it; see `flat_labels`."""
+_MOST, _LONGEST = 2**28, 2**13
+"""Bytes of a list, and characters of a line: Kaggle's, with the boxes of an image, end before 2,000."""
 
 
 def flat_labels(folder: Path, names: Sequence[str], classes: Sequence[str] = ()) -> list[str]:
@@ -56,13 +58,23 @@ def flat_labels(folder: Path, names: Sequence[str], classes: Sequence[str] = ())
 
 def _lines(file: Path) -> list[str]:
     """The lines of a list that hold anything."""
-    content = file.read_bytes()
+    try:
+        size = file.stat().st_size
+        if size > _MOST:
+            raise InputError(f"{file} has {size:,} bytes, more than the {_MOST:,} that are read of a list")
+        content = file.read_bytes()
+    except OSError as error:
+        raise InputError(f"{file} cannot be read: {error.strerror}") from None
     encoding = "utf-16" if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
     try:
         text = content.decode(encoding, "surrogateescape")
     except UnicodeDecodeError as error:
         raise InputError(f"{file} cannot be read as text: {error}") from None
-    return [line.strip() for line in re.split(r"\r\n|\r|\n", text) if line.strip()]
+    lines = [line.strip() for line in re.split(r"\r\n|\r|\n", text) if line.strip()]
+    long = next((number for number, line in enumerate(lines, start=1) if len(line) > _LONGEST), None)
+    if long is not None:
+        raise InputError(f"{file} is no list of labels: its line {long} has more than {_LONGEST:,} characters")
+    return lines
 
 
 def _by_name(lines: Sequence[str], names: Sequence[str], classes: Sequence[str], file: Path) -> dict[str, str]:
