@@ -241,6 +241,8 @@ def _fitted(value: Any, kind: Any) -> Any:
     """
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     finite = not isinstance(value, float) or math.isfinite(value)
+    if isinstance(value, float):
+        value += 0.0  # of the two zeros the one without a sign
     if origin is types.UnionType:
         for argument in arguments:
             with contextlib.suppress(TypeError):
@@ -249,7 +251,9 @@ def _fitted(value: Any, kind: Any) -> Any:
         return {_fitted(k, arguments[0]): _fitted(v, arguments[1]) for k, v in value.items()}
     elif origin in (list, tuple) and isinstance(value, list | tuple):
         return origin(_fitted(item, arguments[0]) for item in value)
-    elif kind is Any and finite:
+    elif kind is Any and isinstance(value, Mapping | list | tuple):
+        return _fitted(value, dict[str, Any] if isinstance(value, Mapping) else list[Any])
+    elif kind is Any and finite and isinstance(value, str | int | float | None):
         return value
     elif kind is float and finite and isinstance(value, int | float) and not isinstance(value, bool):
         return float(value)

@@ -13,7 +13,7 @@ from dhm.errors import InputError
 LISTS = ("val.txt", "val_labels.txt", "val_annotations.txt", "synset_labels.txt",
          "imagenet_2012_validation_synset_labels.txt", "LOC_val_solution.csv")  # fmt: skip
 """Names a list of a flat validation folder may have, in val/ or beside it; see `flat_labels`."""
-_MOST, _LONGEST = 2**28, 2**13
+_MOST, _LONGEST = 2**28, 2**12
 """Bytes of a list, and characters of a line: Kaggle's, with the boxes of an image, end before 2,000."""
 
 

@@ -2,6 +2,7 @@
 
 import io
 import zipfile
+import zlib
 from collections.abc import Mapping
 
 import numpy as np
@@ -29,7 +30,15 @@ def loaded(content: bytes) -> dict[str, np.ndarray]:
             if size > MOST:
                 raise ValueError(f"its arrays take {size:,} bytes, more than the {MOST:,} that are read")
             return {part.filename.removesuffix(".npy"): _array(*_member(archive, part)) for part in archive.infolist()}
-    except (zipfile.BadZipFile, zipfile.LargeZipFile, EOFError, NotImplementedError, RuntimeError, OSError) as error:
+    except (
+        zipfile.BadZipFile,
+        zipfile.LargeZipFile,
+        zlib.error,
+        EOFError,
+        NotImplementedError,
+        RuntimeError,
+        OSError,
+    ) as error:
         raise ValueError(str(error) or type(error).__name__) from None
 
 

@@ -76,7 +76,10 @@ class RunRecord:
             raise InputError(f"{folder} is no run record: it has no config.json") from None
         except ValueError as error:
             raise InputError(f"{folder}/config.json cannot be read: {error}") from None
-        config = Config.from_dict(values)
+        try:
+            config = Config.from_dict(values)
+        except InputError as error:
+            raise InputError(f"{folder}/config.json is no configuration of a run: {error}") from None
         if _NAME.search(folder.name) and not folder.name.endswith(config.digest):
             raise InputError(
                 f"{folder}/config.json is not that of the run its folder is named after but of {config.name}: it is "

@@ -434,7 +434,7 @@ def test_links_of_images_lead_anywhere_but_not_without_end(folder: Path, tmp_pat
 
 @pytest.mark.parametrize(
     ("content", "sentence"),
-    [("v0.JPEG n01" + " 1" * 5000, "line 1 has more than 8,192 characters"), (None, "more than the 268,435,456")],
+    [("v0.JPEG n01" + " 1" * 5000, "line 1 has more than 4,096 characters"), (None, "more than the 268,435,456")],
 )
 @pytest.mark.usefixtures("bounded")
 def test_a_list_without_end(content: str | None, sentence: str, folder: Path) -> None:
