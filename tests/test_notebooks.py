@@ -49,20 +49,6 @@ def test_papermill_and_the_command_line_from_any_folder(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "sentence"),
-    [
-        (["table9"], "there is no notebook 'table9'; there are"),
-        ([NAME, "-p", "epochs", "3"], f"{NAME} has no parameter 'epochs'; it has preset, "),
-        ([NAME, "-p", "seeds", "1"], "the parameter seeds must be a list"),
-        ([NAME, "-p", "download", "maybe"], "the parameter download must be a bool"),
-    ],
-)
-def test_wrong_calls_are_one_sentence(arguments: list[str], sentence: str, capsys: pytest.CaptureFixture) -> None:
-    assert main(["notebook", *arguments]) == 2
-    assert sentence in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
     ("command", "where"),
     [(["notebook", NAME], "file/x.ipynb"), (["notebook", NAME], "."), (["report"], "file/x.html"), (["report"], ".")],
 )
