@@ -99,14 +99,20 @@ def _by_name(lines: Sequence[str], names: Sequence[str], classes: Sequence[str],
 
 
 def _match(line: str, image: Callable[[str], str | None], classes: Collection[str]) -> tuple[str, str] | None:
-    """The image a line begins with, by the longest name that is one, and its label."""
+    """The image a line begins with, by the longest name that is one, and its label: of the ways to read the line the
+    first that gives a class, else the first."""
+    first = None
     for delimiter in filter(line.__contains__, "\t,; "):
         for fields in (line.split(delimiter), *csv.reader([line], delimiter=delimiter)):
             for count in range(len(fields) - 1, 0, -1):
                 name = image(re.split(r"[/\\]", delimiter.join(fields[:count]).strip())[-1])
                 if name is not None:
-                    return name, _label(fields[count:], delimiter, classes)
-    return None
+                    label = _label(fields[count:], delimiter, classes)
+                    if not classes or label in classes:
+                        return name, label
+                    first = first or (name, label)
+                    break
+    return first
 
 
 def _label(fields: Sequence[str], delimiter: str, classes: Collection[str]) -> str:

@@ -27,7 +27,7 @@ from dhm.metrics.classification import Predictions
 from dhm.records import checkpoints
 from dhm.records.record import FILES
 
-LEAST, MOST = 100, 5000
+LEAST, MOST = 100, 1000
 """Examples of a property, without and with --long."""
 
 
@@ -214,6 +214,13 @@ def test_a_list_is_read_as_the_csv_module_reads_it(drawn: Callable, tmp_path: Pa
         assert flat_labels(tmp_path, names, classes) == labels
 
     check()
+
+
+def test_a_class_of_quotation_marks(tmp_path: Path) -> None:
+    """Found by the one above."""
+    (tmp_path / "val").mkdir()
+    (tmp_path / "val.txt").write_text('0.png,""""\n')
+    assert flat_labels(tmp_path, ["0.png"], ['"']) == ['"']
 
 
 def test_any_bytes_are_a_list_or_told(drawn: Callable, tmp_path: Path) -> None:
