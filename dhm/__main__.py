@@ -3,21 +3,21 @@
 import argparse
 import dataclasses
 import inspect
-import json
 import re
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 
 from dhm import paths
 from dhm.config import ONE_OF, Config
 from dhm.errors import InputError, NonFiniteLoss, Stopped
+from dhm.memory import ran_out
 from dhm.paper import presets
-from dhm.records import unfinished
+from dhm.records import inside, unfinished
 from dhm.records.record import RunRecord, find
 from dhm.records.verification import DAMAGED, STATES, UNFINISHED, verify
 from dhm.records.weights import export, load_released, load_trained, released_name, torchvision_label
@@ -35,10 +35,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         given.run(given)
     except InputError as error:
-        print(f"dhm: {error}", file=sys.stderr)
+        print(f"dhm: {_in_a_line(error)}", file=sys.stderr)
         return 2
     except NonFiniteLoss as error:
         print(f"dhm: {error}", file=sys.stderr)
+        return 1
+    except (MemoryError, RuntimeError) as error:
+        if not ran_out(error):
+            raise
+        print(
+            f"dhm: the memory does not suffice ({_in_a_line(error)[:120]}); a smaller batch_size or image_size takes "
+            "less, and --accumulate less of a device",
+            file=sys.stderr,
+        )
         return 1
     except Stopped as stop:
         print(f"dhm: {stop}", file=sys.stderr)
@@ -49,9 +58,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _in_a_line(error: Exception) -> str:
+    """A sentence as it is printed: names in it may hold what moves a terminal's cursor."""
+    return "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in str(error))
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser that says what is wrong as everything else here does."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"dhm: {message}; {self.prog} --help shows the usage\n")
+
+
 def parser() -> argparse.ArgumentParser:
     """All commands and their options."""
-    top = argparse.ArgumentParser(prog="python -m dhm", description=__doc__)
+    top = _Parser(prog="python -m dhm", description=__doc__)
     commands = top.add_subparsers(required=True, metavar="COMMAND")
 
     command = commands.add_parser("list", help="networks, with parameters and branches")
@@ -156,12 +177,25 @@ def _add_accumulate(command: argparse.ArgumentParser) -> None:
     )
 
 
+def _pairs(name: str, items: Sequence[str]) -> dict[str, Any]:
+    """A setting that is written as NAME=VALUE several times."""
+    pairs: dict[str, Any] = {}
+    for item in items:
+        key, sign, value = item.partition("=")
+        if not key or not sign:
+            raise InputError(f"{name} must be written NAME=VALUE, not {item!r}")
+        if key in pairs:
+            raise InputError(f"{name} gives {key} twice")
+        pairs[key] = _value(value)
+    return pairs
+
+
 def _value(text: str, kind: Any = Any) -> Any:
     """A setting as it is written on the command line: where it need not be a word, what it is in JSON."""
     if kind is str:
         return text
     try:
-        return json.loads(text)
+        return inside.parsed(text)
     except ValueError:
         return text
 
@@ -177,7 +211,7 @@ def configs_from(given: argparse.Namespace, preset: str = "") -> list[Config]:
     for field in _settings(given):
         text = getattr(given, field.name)
         if field.name in MAPPINGS:
-            changes[field.name] = {key: _value(value) for key, _, value in (item.partition("=") for item in text)}
+            changes[field.name] = _pairs(field.name, text)
         elif isinstance(text, list):
             changes[field.name] = [_value(item, field.type) for item in text]
         else:
@@ -211,10 +245,7 @@ def _settings(given: argparse.Namespace) -> list[dataclasses.Field]:
 
 def _read_config(file: Path) -> dict[str, Any]:
     try:
-        values = json.loads(file.read_text())
-        if not isinstance(values, dict):
-            raise InputError("it holds no settings")
-        return Config.from_dict(values).to_dict()
+        return Config.from_dict(inside.mapping(inside.content(file).decode())).to_dict()
     except (OSError, ValueError) as error:
         raise InputError(f"{file} is no configuration of a run: {error}") from None
 
@@ -309,7 +340,10 @@ def _keep(given: argparse.Namespace) -> None:
     for folder in given.folders:
         if not folder.is_dir():
             raise InputError(f"there is no folder {folder}")
-    for record in find(*given.folders):
+    records = list(find(*given.folders))
+    if not records:
+        raise InputError(f"there is no run record that can be read in {', '.join(map(str, given.folders))}")
+    for record in records:
         if record.result is not None:
             print(paths.shown(keep(record, paths.records_dir(), given.data_dir).folder), flush=True)
             unfinished.discard(record.config)

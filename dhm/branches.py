@@ -11,11 +11,14 @@ import torch
 from torch import nn
 
 from dhm.errors import InputError
+from dhm.memory import ran_out
 from dhm.models import Blueprint, StagedNet
 from dhm.onednn import keep_clear
 
 MAIN = "B0"
 """Name of the main branch, the classifier on top of the whole backbone."""
+MOST_BLOCKS = 10_000
+"""The paper's deepest network, ResNet-1202, has 600."""
 IMAGE = -1
 """Root of a branch that starts from the image itself: a whole network of its own, which shares nothing."""
 
@@ -236,6 +239,11 @@ class Plan:
 
     def __post_init__(self) -> None:
         stages = len(self.blueprint.depths)
+        for depths in (self.blueprint.depths, *(spec.depths for spec in self.specs)):
+            if sum(depths) > MOST_BLOCKS:
+                raise InputError(
+                    f"a network of {sum(depths):,} blocks is deeper than the {MOST_BLOCKS:,} that are built"
+                )
         for spec in self.specs:
             if not IMAGE <= spec.root <= stages:
                 raise InputError(
@@ -258,7 +266,18 @@ class Plan:
         """The network with weights drawn anew.
 
         The backbone is drawn first, so a seed gives B0 the same first weights with any set of branches.
+
+        Raises:
+            InputError: there is no room for it.
         """
+        try:
+            return self._built(num_classes)
+        except RuntimeError as error:
+            if ran_out(error):
+                raise InputError(f"the network is too large to be built ({error})") from None
+            raise
+
+    def _built(self, num_classes: int) -> BranchedNet:
         blueprint = replace(self.blueprint, num_classes=num_classes)
         if self.alone != MAIN:
             spec = next(spec for spec in self.specs if spec.name == self.alone)

@@ -36,6 +36,8 @@ _AT_MOST = {
     "classes": 2**63 - 1, "train_per_class": 2**63 - 1,
 }  # fmt: skip
 """What torch's integers and generators hold, and Pillow's images."""
+_LONGEST = 200
+"""Bytes of a folder's name, which file systems end at 255; method, seed and digest come behind."""
 _POSITIVE = ("lr", "temperature", "gamma")
 _SHARES = ("momentum", "label_smoothing", "label_noise")
 
@@ -151,8 +153,11 @@ class Config:
             raise InputError(f"frozen_epochs is {self.frozen_epochs}, but without weights no layer can be held")
         if self.streamed and self.image_size is None:
             raise InputError(f"augment {self.augment!r} needs an image_size, e.g. 224")
-        if not self.experiment or "/" in self.experiment or self.experiment.startswith("."):
-            raise InputError(f"experiment must be a plain folder name, not {self.experiment!r}")
+        if not self.dataset:
+            raise InputError("dataset must be a name or a folder, not an empty word")
+        for what, name in (("experiment", self.experiment), ("the network with its options", self.network)):
+            if not _is_plain(name):
+                raise InputError(f"{what} must be a plain folder name, not {_short(name)!r}")
 
     @property
     def streamed(self) -> bool:
@@ -218,6 +223,16 @@ class Config:
         return self.lr * self.gamma ** sum(epoch >= milestone for milestone in self.milestones)
 
 
+def _is_plain(name: str) -> bool:
+    """Whether a folder can be called so, in any system, and lies where it is put."""
+    shown = name.isprintable() and not name.startswith(".") and not {"/", "\\"} & {*name}
+    return bool(name) and shown and len(name.encode()) <= _LONGEST
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 80 else f"{text[:60]}... of {len(text):,} characters"
+
+
 def _fitted(value: Any, kind: Any) -> Any:
     """A value as a field of this kind holds it, so that 1 and 1.0, a list and a tuple are one run.
 
@@ -226,6 +241,8 @@ def _fitted(value: Any, kind: Any) -> Any:
     """
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     finite = not isinstance(value, float) or math.isfinite(value)
+    if isinstance(value, float):
+        value += 0.0  # of the two zeros the one without a sign
     if origin is types.UnionType:
         for argument in arguments:
             with contextlib.suppress(TypeError):
@@ -234,7 +251,9 @@ def _fitted(value: Any, kind: Any) -> Any:
         return {_fitted(k, arguments[0]): _fitted(v, arguments[1]) for k, v in value.items()}
     elif origin in (list, tuple) and isinstance(value, list | tuple):
         return origin(_fitted(item, arguments[0]) for item in value)
-    elif kind is Any and finite:
+    elif kind is Any and isinstance(value, Mapping | list | tuple):
+        return _fitted(value, dict[str, Any] if isinstance(value, Mapping) else list[Any])
+    elif kind is Any and finite and isinstance(value, str | int | float | None):
         return value
     elif kind is float and finite and isinstance(value, int | float) and not isinstance(value, bool):
         return float(value)

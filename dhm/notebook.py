@@ -62,7 +62,7 @@ def run_notebook(name: str, parameters: Mapping[str, str], output: Path | None =
         if parameter not in known:
             raise InputError(f"{name} has no parameter {parameter!r}; it has {', '.join(known)}")
         values[parameter] = _value(parameter, text, ast.literal_eval(known[parameter]["default"]))
-    output = _writable(output or paths.runs_dir() / "notebooks" / f"{name}.ipynb")
+    output = _writable(output or paths.runs_dir() / "notebooks" / f"{name}.ipynb", ".ipynb")
     spec = _kernel()
     private = Config({"KernelManager": {"transport_encryption": "auto"}})  # a kernel in plain text warns of listeners
     try:
@@ -127,12 +127,16 @@ def _started(spec: "KernelSpec") -> str:
     )
 
 
-def _writable(output: Path) -> Path:
+def _writable(output: Path, ending: str) -> Path:
     """The file to write, its folder made.
 
     Raises:
-        InputError: it cannot be written.
+        InputError: it cannot be written, is called as another kind of file is, or is one of the clone's notebooks.
     """
+    if output.suffix != ending and not output.is_dir():
+        raise InputError(f"{output} must end in {ending}")
+    if output.resolve().parent == (paths.root() / "notebooks").resolve():
+        raise InputError(f"{output} is among the committed notebooks; --refresh puts outputs into these")
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         there = output.exists()
@@ -155,7 +159,7 @@ def write_report(output: Path | None = None) -> Path:
     """
     from nbconvert import HTMLExporter
 
-    output = _writable(output or paths.runs_dir() / "report.html")
+    output = _writable(output or paths.runs_dir() / "report.html", ".html")
     executed = run_notebook(REPORT, {})
     page, _ = HTMLExporter(exclude_input=True, exclude_input_prompt=True, exclude_output_prompt=True).from_filename(
         str(executed)
@@ -198,16 +202,24 @@ def _source(name: str) -> Path:
     return paths.root() / "notebooks" / f"{name}.ipynb"
 
 
+def _is_plain(value: Any) -> bool:
+    """Whether a value is of JSON's types, which are written into a notebook as they are; of others the text would be,
+    and what stands in it would run."""
+    if isinstance(value, dict):
+        return all(isinstance(key, str) and _is_plain(inner) for key, inner in value.items())
+    return all(map(_is_plain, value)) if isinstance(value, list) else isinstance(value, str | int | float | None)
+
+
 def _value(name: str, text: str, default: Any) -> Any:
     """A parameter's value from its text, of the type of its default."""
     if isinstance(default, str):
         return text
     try:
         value = ast.literal_eval({"true": "True", "false": "False"}.get(text, text))
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, MemoryError, RecursionError):  # the latter two where brackets have no end
         value = text
     if isinstance(default, float) and type(value) is int:
         value = float(value)
-    if default is not None and not isinstance(value, type(default)):
+    if not _is_plain(value) or (default is not None and not isinstance(value, type(default))):
         raise InputError(f"the parameter {name} must be a {type(default).__name__} like {default!r}, not {text!r}")
     return value

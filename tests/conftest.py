@@ -9,17 +9,18 @@ from PIL import Image
 
 from dhm import Config, RunRecord
 
-SHARED = Path(__file__).resolve().parents[2] / "shared"
-
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--long", action="store_true", help="the long version of tests/reliability, about an hour")
+    parser.addoption("--long", action="store_true", help="many more kills, flipped bits and drawn examples")
 
 
 @pytest.fixture(scope="session")
 def long(request: pytest.FixtureRequest) -> bool:
     """Whether the long version of a test is asked for."""
     return request.config.getoption("--long")
+
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
 def small_config(**changes) -> Config:

@@ -124,78 +124,6 @@ def test_estimate_says_how_long(capsys: pytest.CaptureFixture) -> None:
     assert out[2].startswith("all 2 runs: ")
 
 
-@pytest.mark.parametrize(
-    ("line", "sentence"),
-    [
-        ("--arch resnet33", "there is no network 'resnet33'"),
-        ("--preset fast", "preset must be one of quick, smoke, paper, released, not 'fast'"),
-        ("--method deep", "method must be one of baseline, dsl, dhm, not 'deep'"),
-        ("--seed 1.5", "seed must be an integer, not 1.5"),
-        ("--seed one", "seed must be an integer, not 'one'"),
-        ("--seed -1", "seed must be at least 0, not -1"),
-        ("--seed 99999999999999999999999", "seed must be at most 18446744073709551615, not 99999999999999999999999"),
-        ("--batch-size 99999999999999999999999", "batch_size must be at most 9223372036854775807"),
-        ("--image-size 99999999999999999999999", "image_size must be at most 65536"),
-        (f"--lr 1{'0' * 400}", "lr must be a finite number, not 1000"),
-        ("--epochs 0", "epochs must be at least 1, not 0"),
-        ("--batch-size 0", "batch_size must be at least 1, not 0"),
-        ("--lr big", "lr must be a finite number, not 'big'"),
-        ("--lr NaN", "lr must be a finite number, not nan"),
-        ("--options width=Infinity", "options must be a mapping from names to finite values, not {'width': inf}"),
-        ("--lr 0", "lr must be a positive number, not 0"),
-        ("--options depth=9", "depth must be 6n + 2"),
-        ("--options width=9", "has no option 'width'"),
-        ("--milestones a", "milestones must be a list"),
-        ("--dataset nowhere", "there is no data set 'nowhere'"),
-        ("--dataset 2024", "there is no data set '2024'"),
-        ("--dataset cifar100", "CIFAR-100 is missing or incomplete"),
-        ("--classes 400", "classes is 400, but the data set has 10"),
-        ("--test-on val+rest", "needs train_per_class"),
-        ("--experiment ../x", "experiment must be a plain folder name"),
-        ("--config nothing.json", "nothing.json is no configuration of a run"),
-        ("--accelerator cuda", "the device 'cuda' cannot be used"),
-        ("--ce-weights B9=2", "a loss weight is given for 'B9'"),
-        ("--accelerator tpu", "the accelerator must be one of auto, cpu, cuda, not 'tpu'"),
-        ("--milestones -3", "milestones are epochs from 1 on, not [-3]"),
-        ("--preset smoke --arch cifar_resnet resnet33", "there is no network 'resnet33'"),
-        ("--arch imagenet_resnet --augment scale --workers -1", "workers must be 0 or more, not -1"),
-        ("--arch imagenet_resnet --image-size 32 --batch-size 1999", "batch_size of 1999 leaves a single one of 2,000"),
-    ],
-)
-def test_wrong_input_is_one_sentence_and_loses_nothing(
-    line: str, sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture
-) -> None:
-    data = ["--data-dir", str(tmp_path / "data"), "--runs-dir", str(tmp_path / "runs")]
-    assert main(["train", *line.split(), *data]) == 2
-    printed = capsys.readouterr()
-    assert sentence in printed.err
-    assert printed.err.startswith("dhm: ")
-    assert printed.err.count("\n") == 1
-    assert not (tmp_path / "runs").exists()
-
-
-@pytest.mark.parametrize(
-    ("command", "sentence"),
-    [
-        (["train", "--preset", "smoke", "--config", "x.json"], "a preset or a config to start from, not both"),
-        (["train", "--config", "five.json"], "five.json is no configuration of a run: it holds no settings"),
-        (["evaluate", ".", "--dataset", "cifar100"], "has its settings in itself; leave out dataset"),
-        (["evaluate", ".", "--preset", "paper"], "has its settings in itself; leave out preset"),
-        (["evaluate", ".", "--config", "five.json"], "has its settings in itself; leave out config"),
-        (["evaluate", "five.json", "--arch", "resnet32", "wrn16_8"], "five.json holds one network; give one arch"),
-        (["keep", "nowhere"], "there is no folder nowhere"),
-        (["notebook", "report", "--refresh", "-p", "device", "cpu"], "a notebook is refreshed as it stands"),
-    ],
-)
-def test_what_does_not_go_together_is_told(
-    command: list[str], sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    Path("five.json").write_text("5")
-    assert main(command) == 2
-    assert sentence in capsys.readouterr().err
-
-
 def test_epochs_hold_layers_for_the_same_share() -> None:
     """Ten of 70 epochs, so that short runs train the other layers too, unless they are asked not to."""
     reid = "--preset paper --arch resnet50 --dataset market1501"
@@ -313,9 +241,3 @@ def test_an_estimate_counts_the_reading_of_test_images(monkeypatch: pytest.Monke
     config = small_config(epochs=1)
     batches = len(load(config).test) / 100
     assert estimate(config, 1, "cpu").seconds > 0.2 * batches
-
-
-def test_help_without_a_command_is_no_traceback() -> None:
-    child = subprocess.run([sys.executable, "-m", "dhm"], capture_output=True, text=True)
-    assert child.returncode == 2
-    assert "usage" in child.stderr

@@ -49,21 +49,9 @@ def test_papermill_and_the_command_line_from_any_folder(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "sentence"),
-    [
-        (["table9"], "there is no notebook 'table9'; there are"),
-        ([NAME, "-p", "epochs", "3"], f"{NAME} has no parameter 'epochs'; it has preset, "),
-        ([NAME, "-p", "seeds", "1"], "the parameter seeds must be a list"),
-        ([NAME, "-p", "download", "maybe"], "the parameter download must be a bool"),
-    ],
+    ("command", "where"),
+    [(["notebook", NAME], "file/x.ipynb"), (["notebook", NAME], "."), (["report"], "file/x.html"), (["report"], ".")],
 )
-def test_wrong_calls_are_one_sentence(arguments: list[str], sentence: str, capsys: pytest.CaptureFixture) -> None:
-    assert main(["notebook", *arguments]) == 2
-    assert sentence in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("where", ["file/x.ipynb", "."])
-@pytest.mark.parametrize("command", [["notebook", NAME], ["report"]])
 def test_an_output_that_cannot_be_written_is_told_first(
     command: list[str], where: str, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
@@ -157,7 +145,8 @@ def test_a_kernel_finds_the_same_files_from_any_folder(folder: str, tmp_path: Pa
     code = """
     import pathlib, dhm
     from dhm import notebook, paths
-    places = [paths.root(), paths.data_dir(), paths.runs_dir(), paths.committed_figures_dir(), paths.embedded("paper/table1.csv")]
+    places = [paths.root(), paths.data_dir(), paths.runs_dir(), paths.committed_figures_dir(),
+              paths.embedded("paper/table1.csv")]
     print(pathlib.Path.cwd(), *places, len(notebook.list_notebooks()), sep="|")
     """
     page = new_notebook(cells=[new_code_cell("\n".join(line.strip() for line in code.splitlines()))])

@@ -29,6 +29,9 @@ _NOTES = {".csv", ".db", ".html", ".ini", ".json", ".md", ".tsv", ".txt", ".xml"
 _SYSTEM = {"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found"}
 """Folders that systems leave behind, some of them with pictures in them."""
 
+_DEEPEST = 10
+"""Folders inside a class that lie in each other; with links to one another, two in each, they make a thousand."""
+
 ORIGIN = "class folders"
 Listed = list[tuple[str, int]]
 
@@ -171,11 +174,13 @@ def _below(folder: str, above: tuple[str, ...]) -> tuple[str, ...]:
     """The folders above those in this one, itself included, without links.
 
     Raises:
-        InputError: it is one of those it lies in.
+        InputError: it is one of those it lies in, or lies in too many.
     """
     place = os.path.realpath(folder)
     if place in above:
         raise InputError(f"{folder} is a link to a folder it lies in, so its images have no end")
+    if len(above) == _DEEPEST:
+        raise InputError(f"{folder} lies {_DEEPEST} folders deep in its class, more than are looked into")
     return *above, place
 
 
@@ -199,9 +204,15 @@ def _hidden(name: str) -> bool:
 @cache
 def extensions() -> frozenset[str]:
     """Extensions, with their dot and in lower case, of the pictures this Pillow reads."""
+    read = {*_formats(), "MPO"}
+    return frozenset(extension for extension, form in Image.registered_extensions().items() if form in read)
+
+
+@cache
+def _formats() -> tuple[str, ...]:
+    """Formats that are read, whatever a file's name says: Pillow itself would hand an EPS to another program."""
     Image.init()
-    known, read = Image.registered_extensions(), {*Image.OPEN, "MPO"} - _NO_PICTURES
-    return frozenset(extension for extension, form in known.items() if form in read)
+    return tuple(sorted({*Image.OPEN} - _NO_PICTURES))
 
 
 def open_image(path: str) -> Image.Image:
@@ -214,7 +225,7 @@ def open_image(path: str) -> Image.Image:
         InputError: the file is truncated, no image, or of a depth that has no reading as 8 bits.
     """
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=_formats()) as image:
             return to_rgb(image)
     except Exception as error:  # decoders raise whatever damaged bytes lead them to
         raise InputError(f"{path} is no readable image: {error or type(error).__name__}") from None

@@ -13,6 +13,8 @@ from dhm.errors import InputError
 LISTS = ("val.txt", "val_labels.txt", "val_annotations.txt", "synset_labels.txt",
          "imagenet_2012_validation_synset_labels.txt", "LOC_val_solution.csv")  # fmt: skip
 """Names a list of a flat validation folder may have, in val/ or beside it; see `flat_labels`."""
+_MOST, _LONGEST = 2**28, 2**12
+"""Bytes of a list, and characters of a line: Kaggle's, with the boxes of an image, end before 2,000."""
 
 
 def flat_labels(folder: Path, names: Sequence[str], classes: Sequence[str] = ()) -> list[str]:
@@ -59,13 +61,23 @@ def flat_labels(folder: Path, names: Sequence[str], classes: Sequence[str] = ())
 
 def _lines(file: Path) -> list[str]:
     """The lines of a list that hold anything."""
-    content = file.read_bytes()
+    try:
+        size = file.stat().st_size
+        if size > _MOST:
+            raise InputError(f"{file} has {size:,} bytes, more than the {_MOST:,} that are read of a list")
+        content = file.read_bytes()
+    except OSError as error:
+        raise InputError(f"{file} cannot be read: {error.strerror}") from None
     encoding = "utf-16" if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
     try:
         text = content.decode(encoding, "surrogateescape")
     except UnicodeDecodeError as error:
         raise InputError(f"{file} cannot be read as text: {error}") from None
-    return [line.strip() for line in re.split(r"\r\n|\r|\n", text) if line.strip()]
+    lines = [line.strip() for line in re.split(r"\r\n|\r|\n", text) if line.strip()]
+    long = next((number for number, line in enumerate(lines, start=1) if len(line) > _LONGEST), None)
+    if long is not None:
+        raise InputError(f"{file} is no list of labels: its line {long} has more than {_LONGEST:,} characters")
+    return lines
 
 
 def _by_name(lines: Sequence[str], names: Sequence[str], classes: Sequence[str], file: Path) -> dict[str, str]:
@@ -90,19 +102,20 @@ def _by_name(lines: Sequence[str], names: Sequence[str], classes: Sequence[str],
 
 
 def _match(line: str, image: Callable[[str], str | None], classes: Collection[str]) -> tuple[str, str] | None:
-    """The image a line begins with, by the longest name that is one, and its label: a class, if the line can be read
-    so, with quotation marks that enclose fields or that belong to names."""
-    found = None
+    """The image a line begins with, by the longest name that is one, and its label: of the ways to read the line the
+    first that gives a class, else the first."""
+    first = None
     for delimiter in filter(line.__contains__, "\t,; "):
         for fields in (*csv.reader([line], delimiter=delimiter), line.split(delimiter)):
             for count in range(len(fields) - 1, 0, -1):
                 name = image(re.split(r"[/\\]", delimiter.join(fields[:count]).strip())[-1])
                 if name is not None:
                     label = _label(fields[count:], delimiter, classes)
-                    if label in classes:
+                    if not classes or label in classes:
                         return name, label
-                    found = found or (name, label)
-    return found
+                    first = first or (name, label)
+                    break
+    return first
 
 
 def _label(fields: Sequence[str], delimiter: str, classes: Collection[str]) -> str:

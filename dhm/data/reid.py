@@ -7,6 +7,7 @@ DukeMTMC was withdrawn by its authors in 2019, since the people in it had not co
 only because Table 3 reports on it; nothing here downloads it, and whoever has a copy should weigh whether to use it.
 """
 
+import math
 import os
 import re
 import warnings
@@ -28,6 +29,7 @@ from dhm.data.pedestrians import FOLDERS
 from dhm.data.selection import evenly_spaced, first_of_each_class
 from dhm.data.sets import TrainAndTest
 from dhm.errors import InputError
+from dhm.memory import see_room
 from dhm.metrics.retrieval import JUNK, Sightings, SingleQuery, lacking_match
 
 _NAME = re.compile(r"(-1|\d{1,18})_c(\d{1,18})(s\d|_f\d)")
@@ -194,6 +196,8 @@ def load(config: Config, data_dir: Path) -> TrainAndTest:
     size = height, height // 2
     crop = size if config.augment == "crop" else None
     enlarged = tuple(round(side * ENLARGED) for side in size) if crop else size
+    images = len(chosen) * math.prod(enlarged) + len([*query.items, *gallery.items]) * math.prod(size)
+    see_room(3 * images, "the images at this image_size")
     pixels = _pixels([train.items[i] for i in chosen], enlarged, open_one)
     test_pixels = _pixels([*query.items, *gallery.items], size, open_one)
     task = SingleQuery(query.sightings(), gallery.sightings())

@@ -18,6 +18,7 @@ from dhm.data.selection import evenly_spaced, first_of_each_class
 from dhm.data.sets import ImageSet, TrainAndTest
 from dhm.data.streaming import Streamed
 from dhm.errors import InputError
+from dhm.memory import see_room
 
 FASHION_CLASSES = (
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
@@ -78,6 +79,8 @@ def load(
         train = _stream(source, config, [("train", chosen)], seen, workers)
         test = _stream(source, config, test_parts, test_labels, workers)
     else:
+        if config.image_size is not None:
+            see_room((len(seen) + len(test_labels)) * 3 * config.image_size**2, "the images at this image_size")
         pixels, test_pixels = (
             torch.cat([source.read(split, indices, config.image_size) for split, indices in parts])
             for parts in ([("train", chosen)], test_parts)

@@ -61,9 +61,21 @@ class Predictions:
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> "Predictions":
-        """The inverse of `arrays`."""
-        return cls(tuple(str(head) for head in arrays["heads"]),
-                   *(arrays[name] for name in ("labels", "predicted", "confidence", "nll", "rank")))  # fmt: skip
+        """The inverse of `arrays`.
+
+        Raises:
+            KeyError: an array is missing.
+            ValueError: they are not those of one table.
+        """
+        heads, labels = arrays["heads"], arrays["labels"]
+        rows = {name: arrays[name] for name in ("predicted", "confidence", "nll", "rank")}
+        kinds = "".join(array.dtype.kind for array in (heads, labels, *rows.values()))
+        one = heads.ndim == labels.ndim == 1 and {array.shape for array in rows.values()} == {
+            heads.shape + labels.shape
+        }
+        if not one or kinds != "Uiiffi" or not heads.size or not labels.size:
+            raise ValueError("its arrays are not those of one table of classifiers and images")
+        return cls(tuple(str(head) for head in heads), labels, **rows)
 
 
 def judge(logits: Mapping[str, torch.Tensor], labels: torch.Tensor) -> torch.Tensor:

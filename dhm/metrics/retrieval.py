@@ -99,10 +99,24 @@ class Found:
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> "Found":
-        """The inverse of `arrays`."""
+        """The inverse of `arrays`.
+
+        Raises:
+            KeyError: an array is missing.
+            ValueError: they are not those of one search.
+        """
 
         def of(metric: str) -> Ranking:
-            return Ranking(*(arrays[f"{metric}/{field.name}"] for field in fields(Ranking)))
+            ranking = Ranking(*(arrays[f"{metric}/{field.name}"] for field in fields(Ranking)))
+            queries, kinds = ranking.first_match.shape, "".join(array.dtype.kind for array in vars(ranking).values())
+            shapes = [array.shape for array in vars(ranking).values()]
+            if (
+                len(queries) != 1
+                or shapes != [queries, queries, (*queries, SHOWN), (*queries, SHOWN)]
+                or kinds != "fiib"
+            ):
+                raise ValueError(f"its arrays {metric}/ are not those of one search")
+            return ranking
 
         return cls(str(arrays["head"]), {metric: of(metric) for metric in METRICS})
 

@@ -2,6 +2,7 @@
 
 import io
 import zipfile
+import zlib
 from collections.abc import Mapping
 
 import numpy as np
@@ -28,12 +29,25 @@ def loaded(content: bytes) -> dict[str, np.ndarray]:
             size = sum(part.file_size for part in archive.infolist())
             if size > MOST:
                 raise ValueError(f"its arrays take {size:,} bytes, more than the {MOST:,} that are read")
-            return {
-                part.filename.removesuffix(".npy"): _array(archive.read(part), part.filename)
-                for part in archive.infolist()
-            }
-    except (zipfile.BadZipFile, zipfile.LargeZipFile, EOFError, NotImplementedError, RuntimeError, OSError) as error:
+            return {part.filename.removesuffix(".npy"): _array(*_member(archive, part)) for part in archive.infolist()}
+    except (
+        zipfile.BadZipFile,
+        zipfile.LargeZipFile,
+        zlib.error,
+        EOFError,
+        NotImplementedError,
+        RuntimeError,
+        OSError,
+    ) as error:
         raise ValueError(str(error) or type(error).__name__) from None
+
+
+def _member(archive: zipfile.ZipFile, part: zipfile.ZipInfo) -> tuple[bytes, str]:
+    """What a member of the archive holds, to the size it claims and no further."""
+    if part.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # others are unpacked whole
+        raise ValueError(f"its array {part.filename} is compressed as numpy never does")
+    with archive.open(part) as file:
+        return file.read(part.file_size), part.filename
 
 
 def _array(content: bytes, name: str) -> np.ndarray:
@@ -47,6 +61,8 @@ def _array(content: bytes, name: str) -> np.ndarray:
     if kind.hasobject:
         raise ValueError(f"its array {name} holds objects, which may run code")
     count = int(np.prod([int(length) for length in shape], dtype=object)) if shape else 1
+    if min(shape, default=0) < 0:
+        raise ValueError(f"its array {name} claims {min(shape)} values in a row")
     if count * kind.itemsize != len(content) - file.tell():
         raise ValueError(f"its array {name} claims {count:,} values and holds another number")
     return np.frombuffer(content, kind, count, file.tell()).reshape(shape, order="F" if fortran else "C").copy()

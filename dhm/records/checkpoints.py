@@ -21,9 +21,20 @@ from dhm.errors import InputError
 
 PARTIAL = ".*.partial"
 """Pattern of files that are not whole yet."""
+_MOST_STEPS = 2**20
+
+
+def _short_range(*bounds: int) -> range:
+    """A range that may be made a set or a list of."""
+    if len(steps := range(*bounds)) > _MOST_STEPS:
+        raise ValueError(f"a range of {len(steps):,} steps is more than a program saves beside its weights")
+    return steps
+
+
 _ARRAYS = [getattr(np._core.multiarray, name) for name in ("scalar", "_reconstruct")]  # type: ignore[attr-defined]
 _PLAIN: list[Any] = [
-    argparse.Namespace, types.SimpleNamespace, frozenset, range, slice,
+    argparse.Namespace, types.SimpleNamespace, frozenset, slice,
+    *((_short_range, f"{module}.range") for module in ("builtins", "__builtin__")),
     datetime.datetime, datetime.date, datetime.timedelta, datetime.timezone,
     *((getattr(pathlib, f"Pure{kind}"), f"{module}.{kind}")
       for module in ("pathlib", "pathlib._local") for kind in ("PosixPath", "WindowsPath")),
@@ -78,6 +89,8 @@ def load(path: str | os.PathLike) -> dict[str, Any]:
     Raises:
         InputError: the file is missing, damaged, or holds more than tensors and plain values; the sentence names what.
     """
+    if Path(path).exists() and not Path(path).is_file():
+        raise InputError(f"{path} is a folder, a pipe or a device, not a checkpoint")
     try:
         if _is_safetensors(path):
             return _safetensors(path).load_file(path)
@@ -92,7 +105,32 @@ def load(path: str | os.PathLike) -> dict[str, Any]:
         raise InputError(_reason(path, str(error).strip() or type(error).__name__)) from None
     if not isinstance(content, dict):
         raise InputError(f"{path} holds a {type(content).__name__}, not a checkpoint")
+    _see_claims(content, path)
     return content
+
+
+def _see_claims(content: Mapping[str, Any], path: str | os.PathLike) -> None:
+    """See that no tensor stands for more than the whole file holds, as one can that repeats a value without end or has
+    none at all: a network of its shape would fill the memory.
+
+    Raises:
+        InputError: one does.
+    """
+    size, waiting, seen = os.path.getsize(path), [("", content)], set()
+    while waiting:
+        name, value = waiting.pop()
+        if id(value) in seen:
+            continue
+        seen.add(id(value))
+        if isinstance(value, Mapping):
+            waiting += [(f"{name}.{key}".lstrip("."), inner) for key, inner in value.items()]
+        elif isinstance(value, list | tuple):
+            waiting += [(f"{name}.{place}", inner) for place, inner in enumerate(value)]
+        elif isinstance(value, torch.Tensor) and value.numel() * value.element_size() > size:
+            raise InputError(
+                f"{path} is damaged or no checkpoint of tensors ({name} claims {value.numel():,} values, more than the "
+                f"{size:,} bytes of the file hold)"
+            )
 
 
 def _see_whole(path: str | os.PathLike) -> None:
@@ -151,6 +189,8 @@ def load_into(net: nn.Module, state: Mapping[str, torch.Tensor], path: str | Pat
     for key in own:
         if key not in state:
             raise InputError(f"{path} does not fit {name}: it has no tensor {key}")
+        if not isinstance(state[key], torch.Tensor):
+            raise InputError(f"{path} does not fit {name}: {key} is a {type(state[key]).__name__}, not a tensor")
         if state[key].shape != own[key].shape:
             raise InputError(
                 f"{path} does not fit {name}: {key} has shape {tuple(state[key].shape)}, not {tuple(own[key].shape)}"

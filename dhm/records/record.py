@@ -26,7 +26,7 @@ from dhm.config import Config
 from dhm.errors import InputError
 from dhm.metrics.classification import Predictions
 from dhm.metrics.retrieval import Found
-from dhm.records import checkpoints, seal
+from dhm.records import checkpoints, inside, seal
 from dhm.records.arrays import dumped, loaded
 
 if TYPE_CHECKING:
@@ -69,17 +69,17 @@ class RunRecord:
         """
         folder = Path(folder)
         try:
-            values = json.loads((folder / "config.json").read_text())
+            values = inside.mapping(inside.own_content(folder, "config.json").decode())
+        except InputError:
+            raise
         except FileNotFoundError:
             raise InputError(f"{folder} is no run record: it has no config.json") from None
-        except (OSError, ValueError) as error:
+        except ValueError as error:
             raise InputError(f"{folder}/config.json cannot be read: {error}") from None
-        if not isinstance(values, dict):
-            raise InputError(f"{folder}/config.json holds no settings")
         try:
             config = Config.from_dict(values)
         except InputError as error:
-            raise InputError(f"{folder}/config.json cannot be read: {error}") from None
+            raise InputError(f"{folder}/config.json is no configuration of a run: {error}") from None
         if _NAME.search(folder.name) and not folder.name.endswith(config.digest):
             raise InputError(
                 f"{folder}/config.json is not that of the run its folder is named after but of {config.name}: it is "
@@ -92,17 +92,17 @@ class RunRecord:
     @property
     def result(self) -> dict[str, Any] | None:
         """What the finished run came to; None while it is not finished."""
-        return self._read("result.json", json.loads)
+        return self._read(RESULT, inside.outcome)
 
     @property
     def metrics(self) -> list[dict[str, Any]]:
         """One entry an epoch: losses by term, errors by classifier, learning rate, seconds."""
-        return self._read("metrics.jsonl", lambda text: [json.loads(line) for line in text.splitlines()]) or []
+        return self._read("metrics.jsonl", inside.epochs) or []
 
     @property
     def environment(self) -> list[dict[str, Any]]:
         """Where and with what it ran, one entry for every time it was started."""
-        return self._read("env.json", _starts) or []
+        return self._read("env.json", inside.starts) or []
 
     def _read(self, name: str, parse: Callable[[str], Any]) -> Any:
         """What a file of the record holds; None if it is not there.
@@ -140,14 +140,12 @@ class RunRecord:
         """A file of the record, of a finished run held against its seal.
 
         Raises:
-            InputError: it is not there, lies elsewhere by a link, or is not what was sealed.
+            InputError: it is not there, no file of its folder of a size that is read, or not what was sealed.
         """
         file = self.folder / name
         try:
-            if file.resolve().parent != self.folder.resolve():
-                raise InputError(f"{file} is a link out of the record; put the file itself there")
-            content = file.read_bytes()
-        except OSError as error:
+            content = inside.own_content(self.folder, name)
+        except FileNotFoundError as error:
             raise InputError(f"{file} cannot be read: {error.strerror}") from None
         sealed = self.sealed
         if name in sealed and not seal.holds(content, sealed[name]):
@@ -184,6 +182,10 @@ class RunRecord:
             return kind.from_arrays(self.arrays(name))
         except KeyError as missing:
             raise InputError(f"{self.folder / name} holds no {kind.__name__.lower()}: {missing} is missing") from None
+        except ValueError as error:
+            if isinstance(error, InputError):
+                raise
+            raise InputError(f"{self.folder / name} holds no {kind.__name__.lower()}: {error}") from None
 
     def damage(self) -> list[str]:
         """What is wrong with the files of the record, checkpoints apart: a sentence for each that is not whole."""
@@ -246,12 +248,13 @@ class RunRecord:
         """Make the folder and write the configuration.
 
         Raises:
-            InputError: the folder cannot be written to.
+            InputError: the folder cannot be written to, or holds a link that leads out of it.
         """
         if not self.writes:
             return
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
+            inside.refuse_links(self.folder)
             self.write_json("config.json", self.config.to_dict())
         except OSError as error:
             raise InputError(f"the run record {self.folder} cannot be written: {error.strerror}") from None
@@ -308,14 +311,6 @@ class RunRecord:
 
 def _json(content: Any) -> bytes:
     return (json.dumps(content, indent=1) + "\n").encode()
-
-
-def _starts(text: str) -> list[dict[str, Any]]:
-    """The entries of env.json; ValueError if it holds anything else."""
-    entries = json.loads(text)
-    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        raise ValueError("it holds no list of starts")
-    return entries
 
 
 def find(*folders: str | Path) -> Iterator[RunRecord]:

@@ -5,11 +5,16 @@ Checkpoints are left out, since they hold checksums of their own, and so is what
 """
 
 import hashlib
+import re
 from collections.abc import Collection
 from pathlib import Path
 
+from dhm.records.inside import own_content
+
 NAME = "SHA256SUMS"
 _SUFFIXES = (".json", ".jsonl", ".npz", ".csv")
+_NAMES = re.compile(r"[^/\\\0]+")
+"""Of files in the folder itself."""
 
 
 def of(folder: Path, result: str, content: bytes) -> bytes:
@@ -31,8 +36,8 @@ def read(folder: Path, expected: Collection[str]) -> dict[str, str]:
     file = folder / NAME
     if not file.is_file():
         return {}
-    lines = [line.partition("  ") for line in file.read_text().splitlines()]
-    if not all(len(digest) == 64 and name for digest, _, name in lines):
+    lines = [line.partition("  ") for line in own_content(folder, NAME).decode().splitlines()]
+    if not all(len(digest) == 64 and _NAMES.fullmatch(name) for digest, _, name in lines):
         raise ValueError("its lines are not those of sha256sum")
     sealed = {name: digest for digest, _, name in lines}
     unnamed = next((name for name in expected if name not in sealed and (folder / name).exists()), None)

@@ -12,6 +12,7 @@ from dhm import paths
 from dhm.config import Config
 from dhm.errors import InputError
 from dhm.records import checkpoints
+from dhm.records.inside import own_content
 from dhm.records.record import RunRecord
 
 CHECKPOINT = "last.pt"
@@ -56,4 +57,4 @@ def _copy(source: Path, target: RunRecord) -> None:
     target.create()
     for name in FILES:
         if (source / name).is_file():
-            checkpoints.write(target.folder / name, (source / name).read_bytes())
+            checkpoints.write(target.folder / name, own_content(source, name))

@@ -155,10 +155,12 @@ def load_trained(record: RunRecord, which: str = "last") -> BranchedNet:
         InputError: the record holds no such checkpoint (committed records hold none).
     """
     file = record.folder / f"{which}.pt"
-    state = checkpoints.load(file).get("net")
-    if not state or "backbone.fc.weight" not in state:
+    found = checkpoints.load(file).get("net")
+    state = found if isinstance(found, Mapping) else {}
+    classifier = state.get("backbone.fc.weight")
+    if not isinstance(classifier, torch.Tensor) or classifier.ndim != 2:
         raise InputError(f"{file} is no checkpoint of a run")
-    net = network_of(record.config, len(state["backbone.fc.weight"]))
+    net = network_of(record.config, len(classifier))
     checkpoints.load_into(net, state, file, record.config.network)
     return net.eval()
 

@@ -232,10 +232,15 @@ def _resume(trainer: Trainer, record: RunRecord, seen: Mapping[str, Any]) -> Pos
         )
     if state.keys() != {*trainer.state(), "at"}:
         raise InputError(f"{file} is no checkpoint of a run; remove it to start the run again")
-    checkpoints.load_into(trainer.net, state["net"], file, trainer.config.network)
-    trainer.optimizer.load_state_dict(state["optimizer"])
-    trainer.fabric.strategy.precision.load_state_dict(state.get("scale", {}))
-    at = Position(**state["at"])
+    try:
+        checkpoints.load_into(trainer.net, state["net"], file, trainer.config.network)
+        trainer.optimizer.load_state_dict(state["optimizer"])
+        trainer.fabric.strategy.precision.load_state_dict(state.get("scale", {}))
+        at = Position(**state["at"])
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{file} is no checkpoint of this run ({error}); remove it to start the run again") from None
     if record.environment and record.environment[: len(at.starts)] != at.starts:
         raise InputError(
             f"{record.folder / 'env.json'} is not what the checkpoint was made under: it is damaged; put a whole copy "

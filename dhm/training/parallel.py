@@ -31,6 +31,8 @@ def connect(accelerator: str, precision: str, loggers: list[Logger] | None = Non
         raise InputError(f"the accelerator must be one of {', '.join(ACCELERATORS)}, not {accelerator!r}")
     if accelerator == "auto":
         accelerator = "cuda" if torch.cuda.is_available() else "cpu"
+    if accelerator == "cpu" and precision == "16-mixed":  # Fabric takes another with no more than a warning
+        raise InputError("cpu has no 16-mixed precision; take bf16-mixed")
     launched = torch.distributed.is_torchelastic_launched()
     try:
         fabric = Fabric(
@@ -42,10 +44,6 @@ def connect(accelerator: str, precision: str, loggers: list[Logger] | None = Non
     except (RuntimeError, ValueError, ImportError) as error:
         raise InputError(f"the device {accelerator!r} cannot be used: {error}") from None
     fabric.launch()
-    if fabric.strategy.precision.precision != precision:  # Fabric takes another with no more than a warning
-        raise InputError(
-            f"{fabric.device.type} has no {precision} precision; take {fabric.strategy.precision.precision}"
-        )
     cuda = fabric.device.type == "cuda"
     if precision == "bf16-mixed" and cuda and not torch.cuda.is_bf16_supported(including_emulation=False):
         raise InputError(f"{torch.cuda.get_device_name(fabric.device)} has no bfloat16; take precision 16-mixed")

@@ -14,6 +14,7 @@ from dhm.config import Config
 from dhm.data import TrainAndTest, load
 from dhm.errors import InputError
 from dhm.losses import DHMLoss, taking_part
+from dhm.memory import see_room
 from dhm.metrics.classification import Predictions
 from dhm.metrics.retrieval import Found
 from dhm.randomness import seed_of
@@ -133,6 +134,7 @@ def prepare(
         )
     data = load(config, data_dir, download, workers).to(fabric.device)
     _check_shards(plan, config.batch_size, data, shards)
+    _see_room(plan, len(data.classes))
     torch.manual_seed(config.seed)
     net = plan.build(len(data.classes)).to(memory_format=torch.channels_last)
     if weights is not None:
@@ -144,6 +146,14 @@ def prepare(
     loss.check(net.heads)
     model, optimizer = fabric.setup(net, optimizer_of(config, net))
     return Trainer(config, fabric, data, net, model, optimizer, loss, accumulate)
+
+
+def _see_room(plan: Plan, classes: int) -> None:
+    """See that the network fits with its gradients and one state of the optimizer."""
+    with torch.device("meta"):
+        net = plan.build(classes)
+    count = sum(parameter.numel() for parameter in net.parameters())
+    see_room(3 * 4 * count, f"the network's {count:,} parameters in training")
 
 
 def _check_shards(plan: Plan, batch_size: int, data: TrainAndTest, shards: int) -> None:

@@ -27,6 +27,11 @@ from dhm.records.weights import load_trained
 HELD_OUT, MICRO = 2048, 128
 """Test images that gradients and CKA are measured on, and those of a micro-batch."""
 PERMUTATIONS = 199
+COLUMNS = {
+    "gradients.csv": {**dict.fromkeys(("first", "second", "loss"), str), "cosine": float},
+    "likeness.csv": {**dict.fromkeys(("layer", "statistic"), str), "observed": float},
+}
+"""What each table must tell, and whether in words or in numbers."""
 LOSSES = {"cross-entropy": "dsl", "full": "dhm"}
 """Which gradients: of the cross-entropies alone, and with the mimicking terms a DHM run also has."""
 
@@ -120,9 +125,26 @@ def likeness_maps(records: Iterable[RunRecord], reading: str) -> dict[str, dict[
     return found
 
 
+def _table(record: RunRecord, name: str) -> pd.DataFrame:
+    """A kept table.
+
+    Raises:
+        InputError: it is none, or lacks a column or has words in one of numbers.
+    """
+    columns = COLUMNS[name]
+    try:
+        table = pd.read_csv(io.BytesIO(record.content(name)))
+        return table.astype(columns)
+    except (ValueError, KeyError, OverflowError) as error:
+        if isinstance(error, InputError):
+            raise
+        told = str(error).strip().splitlines()[0]
+        raise InputError(f"{record.folder / name} is no table of {', '.join(columns)}: {told}") from None
+
+
 def _gathered(records: Iterable[RunRecord], name: str) -> pd.DataFrame:
     tables = [
-        pd.read_csv(io.BytesIO(run.content(name))).assign(experiment=experiment, method=method, seed=run.config.seed)
+        _table(run, name).assign(experiment=experiment, method=method, seed=run.config.seed)
         for experiment, methods in grouped(records).items()
         for method, runs in methods.items()
         for run in runs
