@@ -1,7 +1,7 @@
 """A training program in the manner of timm's train.py, made of timm's parts: what the patch of docs/integrations.md is
 tried on. The lines that the patch names are those of that script."""
 
-from types import SimpleNamespace
+from argparse import Namespace
 
 import torch
 import torch.nn as nn
@@ -13,7 +13,7 @@ from timm.optim import create_optimizer_v2
 
 def train(model, loader, lr, epochs, output=None, smoothing=0.0, layer_decay=None):
     """Trains the network and, given a folder, leaves timm's checkpoint files there."""
-    args = SimpleNamespace(rank=0, smoothing=smoothing, model="own")
+    args = Namespace(rank=0, smoothing=smoothing, model="own")
     device = torch.device("cpu")
     data_config = resolve_data_config(vars(args), model=model, verbose=utils.is_primary(args))
 

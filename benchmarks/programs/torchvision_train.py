@@ -11,7 +11,7 @@ from torch.optim.swa_utils import AveragedModel
 
 utils = SimpleNamespace(
     accuracy=lambda output, target, topk: [
-        (output.topk(k)[1] == target[:, None]).any(1).float().mean() * 100 for k in topk
+        (output.topk(min(k, output.shape[1]))[1] == target[:, None]).any(1).float().mean() * 100 for k in topk
     ]
 )
 
@@ -46,6 +46,8 @@ def train(model, loader, lr, epochs, label_smoothing=0.0, norm_weight_decay=None
     args = SimpleNamespace(label_smoothing=label_smoothing)
     device = torch.device("cpu")
     model.to(device)
+
+    torch.backends.cudnn.benchmark = False
 
     criterion = nn.CrossEntropyLoss(label_smoothing=args.label_smoothing)
 
