@@ -154,6 +154,21 @@ def test_timm_settings_and_files_after_its_patch(tmp_path: Path) -> None:
     assert torch.equal(again.eval()(images), got.eval()(images))
 
 
+@pytest.mark.parametrize("name", ["LabelSmoothingCrossEntropy", "SoftTargetCrossEntropy", "BinaryCrossEntropy"])
+def test_losses_of_timm_script_keep_their_place(name: str) -> None:
+    """The patch's criterion, with what mixup makes of labels where the loss takes that."""
+    criterion = getattr(pytest.importorskip("timm.loss"), name)()
+    line = re.search(r"^\+ +train_loss_fn = (.*)$", integrations.recipes()["timm's `train.py`"].block, re.MULTILINE)[1]
+    loss = eval(line, {"dhm": dhm, "train_loss_fn": criterion, "device": "cpu"})
+    images, labels = IMAGES.tensors
+    mixed = (F.one_hot(labels, 10) + F.one_hot(labels.flip(0), 10)) / 2
+    target = labels if name.startswith("Label") else mixed
+    logits = dhm.attach(plain())(images)
+    loss(logits, target).backward()
+    for head, z in logits.items():
+        torch.testing.assert_close(loss.terms[f"ce/{head}"], criterion(z, target).detach())
+
+
 def test_timm_task_takes_both_as_the_page_says() -> None:
     timm = pytest.importorskip("timm")
     task = pytest.importorskip("timm.task")
