@@ -30,6 +30,7 @@ from dhm.config import Config
 
 PAGE = paths.root() / "docs" / "integrations.md"
 PROGRAMS = Path(__file__).parent / "programs"
+OWN, STALLED = "A loop of your own", "When DHM stalls"
 PATCHED = {"timm's `train.py`": "timm_train.py",
            "torchvision's `references/classification/train.py`": "torchvision_train.py"}  # fmt: skip
 NEEDS = {"accelerate": "accelerate", "Lightning": "pytorch_lightning", "timm's `train.py`": "timm"}
@@ -56,21 +57,22 @@ class Recipe(NamedTuple):
 
 def recipes() -> dict[str, Recipe]:
     """Every program by the title of its section."""
-    sections = re.findall(r"^## (.+?)\n.*?^```diff\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
-    return {title: _recipe(block, PATCHED.get(title)) for title, block in sections}
-
-
-def _recipe(block: str, patched: str | None) -> Recipe:
-    hunks = re.split(r"^@@.*\n", block, flags=re.MULTILINE)
-    before = (PROGRAMS / patched).read_text() if patched else _side(block, "-")
-    after = before
-    for hunk in hunks[1:] if patched else hunks:
-        old, new = _side(hunk, "-"), _side(hunk, "+")
-        if after.count(old) != 1:
-            raise ValueError(f"these lines are there {after.count(old)} times, not once:\n{old}")
-        after = after.replace(old, new)
-    changed = sum(line.startswith("+") for hunk in hunks[bool(patched) :] for line in hunk.splitlines())
-    return Recipe(block, before, after, changed)
+    found: dict[str, Recipe] = {}
+    for title, block in re.findall(r"^## (.+?)\n.*?^```diff\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL):
+        hunks = re.split(r"^@@.*\n", block, flags=re.MULTILINE)
+        hunks = hunks[block.startswith("---") :]
+        if title in PATCHED:
+            before = (PROGRAMS / PATCHED[title]).read_text()
+        else:
+            before = found[OWN].after if title == STALLED else _side(block, "-")
+        after = before
+        for old, new in ((_side(hunk, "-"), _side(hunk, "+")) for hunk in hunks):
+            if after.count(old) != 1:
+                raise ValueError(f"under {title} these lines are there {after.count(old)} times, not once:\n{old}")
+            after = after.replace(old, new)
+        changed = sum(line.startswith("+") for hunk in hunks for line in hunk.splitlines())
+        found[title] = Recipe(block, before, after, changed)
+    return found
 
 
 def _side(hunk: str, sign: str) -> str:
@@ -78,10 +80,10 @@ def _side(hunk: str, sign: str) -> str:
     return "".join(line[1:] or "\n" for line in hunk.splitlines(keepends=True) if line[0] in f" \n{sign}")
 
 
-def program(title: str, branched: bool) -> Callable[..., nn.Module]:
+def program(title: str, changed: bool) -> Callable[..., nn.Module]:
     """The `train(network, loader, lr, epochs, **settings)` of a program; it gives the network back."""
     recipe, scope = recipes()[title], {"__name__": "recipe"}
-    exec(compile(recipe.after if branched else recipe.before, title, "exec"), scope)
+    exec(compile(recipe.after if changed else recipe.before, title, "exec"), scope)
     return scope["train"]
 
 
@@ -128,7 +130,7 @@ class Share:
 
 def trained(
     title: str,
-    branched: bool,
+    changed: bool,
     net: nn.Module,
     images: TensorDataset,
     lr: float,
@@ -146,18 +148,18 @@ def trained(
         if not distributed.is_initialized():
             distributed.init_process_group("gloo")
     torch.manual_seed(seed)
-    return program(title, branched)(net, loader, lr, epochs, **SETTINGS.get(title, {}), **settings)
+    return program(title, changed)(net, loader, lr, epochs, **SETTINGS.get(title, {}), **settings)
 
 
-def accuracies(title: str, seeds: Iterable[int]) -> Iterator[dict]:
+def accuracies(title: str, seeds: Iterable[int], rates: Iterable[float]) -> Iterator[dict]:
     """Trainings of a program on the small set."""
     train, test = images()
     pixels, labels = test.tensors
-    for seed, lr, branched in product(seeds, RATES, (False, True)):
-        net = trained(title, branched, network(seed), train, lr, EPOCHS, seed).eval()
+    for seed, lr, changed in product(seeds, rates, (False, True)):
+        net = trained(title, changed, network(seed), train, lr, EPOCHS, seed).eval()
         with torch.no_grad():
             right = (net(pixels).argmax(1) == labels).double().mean()
-        yield {"program": title, "lr": lr, "dhm": branched, "seed": seed, "accuracy": round(100 * float(right), 2)}
+        yield {"program": title, "lr": lr, "changed": changed, "seed": seed, "accuracy": round(100 * float(right), 2)}
 
 
 def side_by_side(command: list[str], world: int = 2) -> list[str]:
@@ -179,11 +181,11 @@ def table(lines: Iterable[str]) -> Iterator[str]:
     """Mean, lowest and highest over the seeds, by program, rate and method."""
     found: dict[tuple[str, float, bool], list[float]] = {}
     for line in map(json.loads, lines):
-        found.setdefault((line["program"], line["lr"], line["dhm"]), []).append(line["accuracy"])
-    yield "| program | changed lines | " + " | ".join(f"plain, {lr:g} | DHM, {lr:g}" for lr in RATES) + " |"
+        found.setdefault((line["program"], line["lr"], line["changed"]), []).append(line["accuracy"])
+    yield "| program | changed lines | " + " | ".join(f"before, {lr:g} | after, {lr:g}" for lr in RATES) + " |"
     yield "|---|---:|" + "---|" * 2 * len(RATES)
     for title, recipe in recipes().items():
-        cells = [found.get((title, lr, branched), []) for lr in RATES for branched in (False, True)]
+        cells = [found.get((title, lr, changed), []) for lr in RATES for changed in (False, True)]
         shown = [f"{mean(cell):.1f} ({min(cell):.1f} to {max(cell):.1f})" if cell else "" for cell in cells]
         yield f"| {title} | {recipe.changed} | {' | '.join(shown)} |"
 
@@ -193,19 +195,20 @@ def main() -> None:
     command = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     command.add_argument("--program", help="this one alone, in this process")
     command.add_argument("--seeds", type=int, nargs="*", default=list(SEEDS))
+    command.add_argument("--rates", type=float, nargs="*", default=list(RATES))
     command.add_argument("--table", action="store_true", help="of the lines on standard input")
     given = command.parse_args()
     if given.table:
         print(*table(sys.stdin), sep="\n")
     elif given.program:
-        for line in accuracies(given.program, given.seeds):
+        for line in accuracies(given.program, given.seeds, given.rates):
             if os.environ.get("RANK", "0") == "0":
                 print(json.dumps(line), flush=True)
     else:
         for title in recipes():
             if importlib.util.find_spec(NEEDS.get(title, "torch")):
-                seeds = map(str, given.seeds)
-                start = [sys.executable, __file__, "--program", title, "--seeds", *seeds]
+                seeds, rates = map(str, given.seeds), map(str, given.rates)
+                start = [sys.executable, __file__, "--program", title, "--seeds", *seeds, "--rates", *rates]
                 print(side_by_side(start, world=2 if title in PARALLEL else 1)[0], end="", flush=True)
 
 

@@ -23,7 +23,14 @@ BENCHMARKS = paths.root() / "benchmarks"
 sys.path.append(str(BENCHMARKS))
 import integrations  # noqa: E402
 
-TITLES = ["A loop of your own", "DistributedDataParallel", "accelerate", "Lightning", *integrations.PATCHED]
+TITLES = [
+    integrations.OWN,
+    integrations.STALLED,
+    "DistributedDataParallel",
+    "accelerate",
+    "Lightning",
+    *integrations.PATCHED,
+]
 IMAGES = TensorDataset(torch.randn(64, 3, 16, 16, generator=torch.Generator().manual_seed(1)), torch.arange(64) % 10)
 RATE, EPOCHS = 0.005, 2
 
@@ -41,21 +48,27 @@ def plain() -> nn.Module:
 
 
 @functools.cache
-def by_hand(branched: bool) -> dict[str, torch.Tensor]:
-    """The network's weights after the same training, by torch's functions: Eqs. 7-9, or B0's cross-entropy alone."""
+def by_hand(branched: bool, growing: bool = False) -> dict[str, torch.Tensor]:
+    """The network's weights after the same training, by torch's functions: Eqs. 7-9, or B0's cross-entropy alone.
+
+    Args:
+        growing: mimicking has an N-th of its weight in the first of N steps of an epoch, two in the second, then all.
+    """
     net = plain()
     torch.manual_seed(0)
     model = dhm.attach(net) if branched else net
     parts = [(parameter, torch.zeros_like(parameter)) for parameter in model.parameters()]
-    for _ in range(EPOCHS):
-        for images, labels in zip(*(t.split(integrations.BATCH) for t in IMAGES.tensors), strict=True):
+    batches = list(zip(*(t.split(integrations.BATCH) for t in IMAGES.tensors), strict=True))
+    for epoch in range(EPOCHS):
+        for step, (images, labels) in enumerate(batches, start=1):
+            scale = step / len(batches) if growing and epoch == 0 else 1.0
             answer = model.train()(images)
             logits = list(answer.values()) if branched else [answer]
             loss = sum(F.cross_entropy(z, labels) for z in logits)
             for i, student in enumerate(logits):
                 for teacher in logits[:i] + logits[i + 1 :]:
                     known = teacher.detach().log_softmax(1)
-                    loss += F.kl_div(student.log_softmax(1), known, reduction="batchmean", log_target=True)
+                    loss += scale * F.kl_div(student.log_softmax(1), known, reduction="batchmean", log_target=True)
             gradients = torch.autograd.grad(loss, [parameter for parameter, _ in parts])
             with torch.no_grad():
                 for (parameter, velocity), gradient in zip(parts, gradients, strict=True):
@@ -76,8 +89,11 @@ def assert_same(got: dict[str, torch.Tensor], expected: dict[str, torch.Tensor])
 def test_every_program_of_the_page_is_run_and_its_changed_lines_are_those_it_tells() -> None:
     found = integrations.recipes()
     assert list(found) == TITLES
-    told = re.findall(r"^\| \[(.+)\]\(#\S+\) \| (\d+) \|$", integrations.PAGE.read_text(), re.MULTILINE)
-    assert [(title.lower(), int(lines)) for title, lines in told] == [(t.lower(), r.changed) for t, r in found.items()]
+    told = re.findall(r"^\| \[.+\]\(#(\S+)\) \| (\d+) \|$", integrations.PAGE.read_text(), re.MULTILINE)
+    anchors = [re.sub(r"[^a-z -]", "", title.lower()).replace(" ", "-") for title in found]
+    assert [(anchor, int(lines)) for anchor, lines in told] == list(
+        zip(anchors, (recipe.changed for recipe in found.values()), strict=True)
+    )
     assert max(recipe.changed for recipe in found.values()) <= 5
     for recipe in found.values():
         lines = difflib.unified_diff(recipe.before.splitlines(), recipe.after.splitlines(), n=0)
@@ -97,18 +113,20 @@ def test_patches_apply_with_git(title: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore")  # Lightning's, of the number of workers
-@pytest.mark.parametrize("branched", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("changed", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize("title", [title for title in TITLES if title != "DistributedDataParallel"])
-def test_a_program_trains_as_by_hand(title: str, branched: bool) -> None:
+def test_a_program_trains_as_by_hand(title: str, changed: bool) -> None:
     see_installed(title)
-    got = integrations.trained(title, branched, plain(), IMAGES, RATE, EPOCHS, shuffle=False)
-    assert_same(weights(got), by_hand(branched))
-    assert isinstance(got, dhm.AttachedNet) == branched
+    got = integrations.trained(title, changed, plain(), IMAGES, RATE, EPOCHS, shuffle=False)
+    stalled = title == integrations.STALLED  # where DHM is what there was before
+    assert_same(weights(got), by_hand(changed or stalled, growing=changed and stalled))
+    assert isinstance(got, dhm.AttachedNet) == (changed or stalled)
 
 
 def test_trainings_by_hand_differ_by_more_than_is_passed_over() -> None:
-    with pytest.raises(AssertionError):
-        assert_same(by_hand(False), by_hand(True))
+    for one, other in ((by_hand(False), by_hand(True)), (by_hand(True), by_hand(True, growing=True))):
+        with pytest.raises(AssertionError):
+            assert_same(one, other)
 
 
 WORKER = """
