@@ -1,7 +1,8 @@
 """The programs of docs/integrations.md, as they were and as they become: read from the page, trained, compared.
 
-    python benchmarks/integrations.py             # every program whose packages are there; a line for each training
-    python benchmarks/integrations.py --table     # ... the table, from the lines of an earlier run on standard input
+    pip install accelerate 'pytorch-lightning>=2.6.4'                     # what is not there is left out
+    python benchmarks/integrations.py > lines.jsonl                       # a line for each training
+    python benchmarks/integrations.py --table < lines.jsonl
 
 Read: top-1 accuracy of B0 on the test images after training, percent, for each seed.
 """
@@ -162,8 +163,8 @@ def accuracies(title: str, seeds: Iterable[int], rates: Iterable[float]) -> Iter
         yield {"program": title, "lr": lr, "changed": changed, "seed": seed, "accuracy": round(100 * float(right), 2)}
 
 
-def side_by_side(command: list[str], world: int = 2) -> list[str]:
-    """What processes print that find each other by the variables torchrun sets."""
+def side_by_side(command: list[str], world: int = 2, limit: float | None = None) -> list[str]:
+    """What processes print that find each other by the variables torchrun sets; none outlives `limit` seconds."""
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
         port = probe.getsockname()[1]
@@ -171,7 +172,11 @@ def side_by_side(command: list[str], world: int = 2) -> list[str]:
     given |= {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true", "LOCAL_WORLD_SIZE": str(world)}
     each = [given | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(world)]
     started = [subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True) for env in each]
-    said = [process.communicate()[0] for process in started]
+    try:
+        said = [process.communicate(timeout=limit)[0] for process in started]
+    finally:
+        for process in started:
+            process.kill()
     if any(process.returncode for process in started):
         raise RuntimeError(f"a process of {command} failed")
     return said
