@@ -1,4 +1,5 @@
 # make reproduce   install, run every notebook on embedded data, and write the report
+# make site        install and build the pages: build/site
 # make test        install and run everything CI runs
 # The plain commands behind each target stand in the README.
 
@@ -6,14 +7,14 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: install reproduce test lint notebooks benchmarks evidence-cifar evidence-cpu evidence-gpu clean
+.PHONY: install reproduce test lint site notebooks benchmarks evidence-cifar evidence-cpu evidence-gpu clean
 
 install: $(VENV)/.installed
 
 $(VENV)/.installed: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet torch torchvision
-	$(BIN)/python -m pip install --quiet -e '.[notebooks,test]'
+	$(BIN)/python -m pip install --quiet -e '.[notebooks,test,docs]'
 	touch $@
 
 reproduce: install
@@ -25,8 +26,12 @@ lint: install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# Everything as pages to read: build/site/index.html.
+site: install
+	$(BIN)/python docs/site/build.py
+
 # Two processes of one thread each: small networks gain nothing from a second thread.
-test: lint
+test: lint site
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 	$(MAKE) notebooks
 

@@ -26,7 +26,7 @@ def list_notebooks() -> list[str]:
     return sorted(file.stem for file in (paths.root() / "notebooks").glob("*.ipynb"))
 
 
-_ROW = re.compile(r"^\| (.+?) \| \[\w+\]\(notebooks/(\w+\.ipynb)\) \| (.+) \|$", re.MULTILINE)
+_ROW = re.compile(r"^\|.*? \| (.+?) \| \[\w+\]\(notebooks/(\w+\.ipynb)\) \| (.+) \|$", re.MULTILINE)
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
 

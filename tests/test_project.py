@@ -27,7 +27,7 @@ def test_environment_and_project_ask_for_the_same_packages() -> None:
     environment = yaml.safe_load((ROOT / "environment.yml").read_text())
     listed = next(entry["pip"] for entry in environment["dependencies"] if isinstance(entry, dict))
     asked = requirements()
-    assert sorted(listed) == sorted([*asked["core"], *asked["notebooks"], *asked["test"], "-e ."])
+    assert sorted(listed) == sorted([*asked["core"], *asked["notebooks"], *asked["docs"], *asked["test"], "-e ."])
     python = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["requires-python"]
     assert f"python{python}" in environment["dependencies"]
 
