@@ -145,7 +145,7 @@ def test_two_processes_train_as_one_does_on_the_whole_batch(title: str, tmp_path
     here = Path(__file__).parent
     script = tmp_path / "worker.py"
     script.write_text(f"import sys\nsys.path[:0] = {[str(BENCHMARKS), str(here), str(here.parent)]}\n{WORKER}")
-    integrations.side_by_side([sys.executable, str(script), title, str(tmp_path / "weights")], limit=300)
+    integrations.side_by_side([sys.executable, str(script), title, str(tmp_path / "weights")], limit=600)
     for branched in (False, True):
         for rank in (0, 1):
             assert_same(torch.load(tmp_path / f"weights-{branched}-{rank}"), by_hand(branched))
