@@ -184,6 +184,7 @@ def test_evaluate_tells_of_a_class_mismatch(tmp_path: Path, capsys: pytest.Captu
     record.write_json("config.json", record.config.replace(classes=5, train_per_class=None).to_dict())
     assert main(["evaluate", str(record.folder)]) == 2
     assert "is not that of the run its folder is named after" in capsys.readouterr().err
+    (record.folder / "SHA256SUMS").unlink()
     assert main(["evaluate", str(record.folder.rename(tmp_path / "own" / "edited"))]) == 2
     assert "the network has 10 classes, but fashion-mnist-mini has 5" in capsys.readouterr().err
 

@@ -214,8 +214,8 @@ RECORD = [
     ("result.json", b'{"last": {"heads": {}}, "best": {"heads": {}}}', "it holds no figures of a finished run"),
     ("result.json", b"\xff", "result.json cannot be read ('utf-8' codec can't decode"),
     ("SHA256SUMS", b"hello\n", "SHA256SUMS is damaged (its lines are not those of sha256sum)"),
-    ("SHA256SUMS", b"", "SHA256SUMS is damaged (its lines are not those of sha256sum)"),
-    ("SHA256SUMS", b"0" * 64 + b"  config.json\n", "config.json is damaged: it is not what was sealed"),
+    ("SHA256SUMS", b"", "SHA256SUMS is damaged (it does not name config.json)"),
+    ("SHA256SUMS", b"0" * 64 + b"  config.json\n", "SHA256SUMS is damaged (it does not name metrics.jsonl)"),
     ("predictions-last.npz", b"PK", "predictions-last.npz is damaged or no file of arrays"),
     ("last.pt", b"no checkpoint", "last.pt is damaged or no checkpoint of tensors"),
 ]
@@ -262,7 +262,10 @@ FOLDERS: list[tuple[Callable[[Path], object], str]] = [
     (lambda folder: [file.unlink() for file in (folder / "train" / "n01").iterdir()], "n01 holds no image that Pillow"),
     (lambda folder: (folder / "train" / "n01" / "a").symlink_to(folder / "train"), "is a link to a folder it lies in"),
     (lambda folder: (folder / "train" / "n01" / ("a/" * 12)).mkdir(parents=True), "lies 10 folders deep in its class"),
-    (lambda folder: flat(folder, None), "val is flat, and its list of labels is missing"),
+    (
+        lambda folder: flat(folder, None),
+        "val holds images outside class folders, and the list of their labels is missing",
+    ),
     (lambda folder: flat(folder, ""), "val.txt has no label for v00.JPEG"),
     (lambda folder: flat(folder, b"\xff\xfe\x00"), "val.txt cannot be read as text"),
     (lambda folder: flat(folder, "".join(f"{n} 9\n" for n in IMAGES)), "the label 9, but there are 3 classes"),
