@@ -25,6 +25,7 @@ from dhm.training.parallel import connect, gather
 from dhm.training.progress import Bar
 from dhm.training.step import Trainer, prepare
 from dhm.training.stopping import heard
+from dhm.training.threads import by_work
 from dhm.training.timing import Stopwatch
 
 LOOK_AFTER = 3
@@ -68,12 +69,12 @@ def fit(
         trainer = prepare(config, fabric, data_dir=data_dir, download=download, accumulate=accumulate, workers=workers)
         record.create()
         try:
-            with _alone(record, fabric):
+            with _alone(record, fabric), by_work(trainer) as threads:
                 if not fabric.broadcast(record.result is not None):  # another process may have finished it meanwhile
                     record.sweep()
                     take_over(record, resume_from)
                     fabric.barrier()  # until the checkpoint is there, for every process
-                    _train(trainer, record, progress, checkpoint_every)
+                    _train(trainer, record, threads, progress, checkpoint_every)
         finally:
             for logger in fabric.loggers:
                 logger.finalize("finished")
@@ -89,7 +90,7 @@ def _tensorboard(record: RunRecord) -> Logger:
         raise InputError("curves for TensorBoard need the package tensorboard: pip install tensorboard") from None
 
 
-def _train(trainer: Trainer, record: RunRecord, progress: bool, checkpoint_every: float) -> None:
+def _train(trainer: Trainer, record: RunRecord, threads: int, progress: bool, checkpoint_every: float) -> None:
     config, fabric, train = trainer.config, trainer.fabric, trainer.data.train
     seen = trainer.data.summary()
     at = _resume(trainer, record, seen)
@@ -108,7 +109,8 @@ def _train(trainer: Trainer, record: RunRecord, progress: bool, checkpoint_every
     flush_every = 1 if fabric.device.type == "cpu" else 50
     saved, note = time.perf_counter(), ""
     shown = progress and fabric.is_global_zero
-    whole = Bar(config.name, config.epochs * steps, "step", at.epoch * steps + at.step, shown)
+    host = f" ({threads} thread{'s' * (threads > 1)})" if fabric.device.type == "cpu" else ""
+    whole = Bar(config.name + host, config.epochs * steps, "step", at.epoch * steps + at.step, shown)
     with heard() as stop, whole as bar:
 
         def due() -> tuple[bool, int | None]:

@@ -31,7 +31,7 @@ def test_a_step_of_the_papers_network_is_measured(
         seen.append(config)
         assert (config.dataset, config.image_size, config.batch_size, steps) == measured
         size = (config.image_size, config.image_size // 2) if config.dataset == "pedestrians" else config.image_size
-        return Estimate(1e-11 * config.batch_size * flops.training_flops(config, size), 0.0, 1, 1.0, 0)
+        return Estimate(1e-11 * config.batch_size * flops.training_flops(config, size), 0.0, 1, 1.0, 0, 1)
 
     monkeypatch.setattr(cost, "estimate", estimate)
     told, pace = cost.measure(arch, preset, "cpu", **options)
