@@ -3,10 +3,11 @@
 import ast
 import os
 import re
-import subprocess
+import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -84,23 +85,27 @@ def run_all(names: Sequence[str]) -> Iterator[str]:
     Raises:
         InputError: when all have ended, if some have failed.
     """
-    environment = {"OMP_NUM_THREADS": "1", **os.environ}
-    command, failed = [sys.executable, "-m", "dhm", "notebook"], []
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        under_way = {
-            pool.submit(subprocess.run, [*command, name], env=environment, capture_output=True, text=True): name
-            for name in names
-        }
+    failed = []
+    with ProcessPoolExecutor(os.cpu_count(), get_context("spawn"), _prepare_to_share) as pool:
+        under_way = {pool.submit(run_notebook, name, {}): name for name in names}
         try:
             for done in as_completed(under_way):
-                result, name = done.result(), under_way[done]
-                yield result.stdout.strip() or f"{name}: {result.stderr.strip()}"
-                if result.returncode:
-                    failed.append(name)
+                try:
+                    yield str(done.result())
+                except (InputError, BrokenExecutor) as error:  # the latter where a process was killed
+                    yield f"{under_way[done]}: {error}"
+                    failed.append(under_way[done])
         finally:
             pool.shutdown(cancel_futures=True)
     if failed:
         raise InputError(f"of {len(names)} notebooks {len(failed)} failed: {', '.join(sorted(failed))}")
+
+
+def _prepare_to_share() -> None:
+    """What a process does that runs notebooks beside others: one thread for its kernels, and Ctrl-C left to papermill,
+    which ends the kernel."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _kernel() -> "KernelSpec":
