@@ -13,7 +13,7 @@ from dhm.training.estimate import Estimate
     ("arch", "preset", "options", "measured"),
     [
         ("resnet32", "quick", {}, ("fashion-mnist-mini", 32, 128, 5)),
-        ("resnet32", "smoke", {}, ("fashion-mnist-mini", 32, 128, 2)),
+        ("resnet32", "smoke", {}, ("fashion-mnist-mini", 32, 4, 2)),
         ("resnet18", "paper", {"precision": "bf16-mixed"}, ("fashion-mnist-mini", 224, 256, 5)),
         ("resnet18", "quick", {}, ("fashion-mnist-mini", 224, 16, 5)),
         ("resnet50", "quick", {"dataset": "market1501"}, ("pedestrians", 256, 16, 5)),
