@@ -11,25 +11,24 @@ import contextlib
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import numpy as np
 import torch
-from scipy import stats
+from ratios import Ratio, interleaved, ratio
 
 from dhm import Config
 from dhm.flops import training_flops
 from dhm.training.parallel import connect
 from dhm.training.step import prepare
 
-NETWORKS = {
-    "the quick wide ResNet": {"arch": "wrn", "options": {"depth": 10, "width": 1}, "batch_size": 64},
-    "the quick ResNet of Table 1": {"options": {"depth": 8}, "batch_size": 64},
-    "ResNet-32, 32x32": {"arch": "resnet32", "batch_size": 128, "image_size": 32},
-    "ResNet-18, 64x64": {"arch": "resnet18", "batch_size": 32, "image_size": 64},
-    "WRN-16-8, 32x32": {"arch": "wrn16_8", "batch_size": 32, "image_size": 32},
-    "ResNet-50, 224x224": {"arch": "resnet50", "batch_size": 8, "image_size": 224},
+NETWORKS: dict[str, dict[str, Any]] = {
+    "wide ResNet of the quick preset": {"arch": "wrn", "options": {"depth": 10, "width": 1}, "image_size": 14},
+    "the same on 28x28": {"arch": "wrn", "options": {"depth": 10, "width": 1}, "image_size": 28},
+    "ResNet-32 on 32x32": {"arch": "resnet32", "image_size": 32, "batch_size": 32},
+    "the same, batches of 128": {"arch": "resnet32", "image_size": 32},
+    "ResNet-18 on 64x64": {"arch": "resnet18", "image_size": 64, "batch_size": 64},
 }
 SPIN = "while True: sum(range(10_000_000))"
 
@@ -45,39 +44,45 @@ def busy(count: int) -> Iterator[None]:
             other.kill()
 
 
+def ways(config: Config, counts: Iterable[int]) -> dict[str, Callable[[], object]]:
+    """A step with so many threads."""
+    trainer = prepare(config, connect("cpu", config.precision))
+    trainer.begin(0)
+    images, labels = next(trainer.batches(0))
+
+    def step(count: int) -> Callable[[], object]:
+        def run() -> None:
+            torch.set_num_threads(count)
+            trainer.step(0, 0, images, labels)
+
+        return run
+
+    return {str(count): step(count) for count in counts}
+
+
+def measure(settings: dict[str, Any], others: int, pairs: int) -> tuple[float, Ratio]:
+    """Seconds of a step with one thread, and its ratio to one with a thread for every core, beside so many others."""
+    cores = os.cpu_count()
+    assert cores
+    with busy(others):
+        seconds = interleaved(ways(Config(method="dhm", **settings), (1, cores)), pairs, warm_up=1)
+    return float(np.median(seconds["1"])), ratio(seconds, "1", str(cores))
+
+
 def main() -> None:
     command = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    command.add_argument("--busy", type=int, default=3, help="processes that want a core each, in the second half")
+    command.add_argument("--busy", type=int, default=3, help="processes that want a core each, in the last column")
     command.add_argument("--pairs", type=int, default=10)
     given = command.parse_args()
-    counts = (1, len(os.sched_getaffinity(0)))
-    print(f"| network | multiply-adds of a step | 1 thread, alone | ratio to {counts[1]}, alone "
-          f"| ratio beside {given.busy} busy processes |")  # fmt: skip
+    print(f"{os.cpu_count()} cores\n")
+    print("| network | multiply-adds of a step | one thread | ratio, alone | ratio, beside busy processes |")
     print("|---|---:|---:|---|---|")
     for name, settings in NETWORKS.items():
-        config = Config(method="dhm", precision="32-true", **settings)
-        torch.set_num_threads(counts[1])
-        trainer = prepare(config, connect("cpu", config.precision))
-        trainer.begin(0)
-        images, labels = next(trainer.batches(0))
-        cells = []
-        for others in (0, given.busy):
-            with busy(others):
-                seconds: dict[int, list[float]] = {count: [] for count in counts}
-                for pair in range(-1, given.pairs):
-                    for count in np.random.default_rng(pair + 1).permutation(counts):
-                        torch.set_num_threads(int(count))
-                        start = time.perf_counter()
-                        trainer.step(0, max(pair, 0), images, labels)
-                        if pair >= 0:
-                            seconds[int(count)].append(time.perf_counter() - start)
-            ratios = np.divide(*(seconds[count] for count in counts))
-            low, high = stats.bootstrap((ratios,), np.median, n_resamples=10_000, rng=0).confidence_interval
-            cells.append((np.median(seconds[1]), f"{np.median(ratios):.2f} ({low:.2f} to {high:.2f})"))
-        work = training_flops(config) * len(labels)
-        print(
-            f"| {name} | {work / 1e9:.1f} G | {1000 * cells[0][0]:.0f} ms | {cells[0][1]} | {cells[1][1]} |", flush=True
-        )
+        seconds, alone = measure(settings, 0, given.pairs)
+        _, beside = measure(settings, given.busy, given.pairs)
+        config = Config(method="dhm", **settings)
+        work = training_flops(config) * config.batch_size
+        print(f"| {name} | {work / 1e9:.1f} G | {1000 * seconds:.0f} ms | {alone} | {beside} |", flush=True)
 
 
 if __name__ == "__main__":
