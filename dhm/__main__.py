@@ -18,7 +18,8 @@ from dhm.errors import InputError, NonFiniteLoss, Stopped
 from dhm.memory import ran_out
 from dhm.paper import presets
 from dhm.records import inside, unfinished
-from dhm.records.record import RunRecord, find
+from dhm.records.record import RunRecord
+from dhm.records.store import find
 from dhm.records.verification import DAMAGED, STATES, UNFINISHED, verify
 from dhm.records.weights import export, load_released, load_trained, released_name, torchvision_label
 from dhm.training.arithmetic import AUTO, as_begun
