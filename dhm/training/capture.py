@@ -85,24 +85,24 @@ def own_gradients(parameters: Iterable[nn.Parameter]) -> None:
 
 
 def compiled(function: Callable[..., Any], device: torch.device) -> Callable[..., Any]:
-    """A function as one graph, the same bits each time it is compiled; on a GPU a CUDA graph."""
-    return torch.compile(
-        function, fullgraph=True, dynamic=False,
-        options={"triton.cudagraphs": device.type == "cuda", "fallback_random": True, "deterministic": True},
-    )  # fmt: skip
+    """A function as one graph, of the same bits each time it is compiled: on a GPU a CUDA graph, on a CPU one file of
+    C++, which is compiled several times as fast as a file for every loop."""
+    how = {"triton.cudagraphs": True} if device.type == "cuda" else {"cpp_wrapper": True}
+    options = {**how, "fallback_random": True, "deterministic": True}
+    return torch.compile(function, fullgraph=True, dynamic=False, options=options)
 
 
 def _see_compiler(device: torch.device) -> None:
-    """Compile one line that no cache can hold.
+    """Compile a line that lies in no cache.
 
     Raises:
         InputError: it cannot be.
     """
     number = random.SystemRandom().random()
     try:
-        compiled(lambda x: x * number, device)(torch.ones(2, device=device))
+        torch.compile(lambda x: x * number, fullgraph=True, dynamic=False)(torch.ones(2, device=device))
     except (RuntimeError, ImportError, OSError) as error:
-        why = " ".join(str(error).split())
         raise InputError(
-            f"a step cannot be compiled here: torch.compile needs a C++ compiler, and Triton for a GPU ({why})"
+            "a step cannot be compiled here: torch.compile needs a C++ compiler, and Triton for a GPU "
+            f"({str(error).partition(chr(10))[0]})"
         ) from None

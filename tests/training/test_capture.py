@@ -47,7 +47,7 @@ SHARDS = ((4, None, 1.0), (4, ["B1"], 0.5), (3, ["B2"], 0.75), (4, [], 1.0), (4,
 
 @dataclass(frozen=True)
 class Tiny(Blueprint):
-    """Two convolutions, batch norm and dropout: few kernels, each of which takes a C++ compiler a second or two."""
+    """Two convolutions, batch norm and dropout: little for a C++ compiler to do."""
 
     @property
     def depths(self) -> tuple[int, ...]:
@@ -126,51 +126,47 @@ def test_compiled_once_it_is_the_eager_step(family: str, way: str, graphs: list,
     assert len(graphs) == 1
 
 
-@pytest.mark.parametrize(("dtype", "most"), [(torch.float64, 1e-10), (torch.float32, 1e-5)])
-def test_in_code_of_its_own_too(dtype: torch.dtype, most: float) -> None:
+def test_in_code_of_its_own_too() -> None:
+    """Compiled as runs are; in single precision it is below, within a run."""
     torch.manual_seed(0)
-    assert furthest(TINY.build(10).to(dtype), dhm.DHMLoss(), 8) < most
+    assert furthest(TINY.build(10).double(), dhm.DHMLoss(), 8) < 1e-10
 
 
+@pytest.mark.parametrize(("dtype", "most"), [(torch.float64, 1e-10), (torch.float32, 1e-4)])
 @pytest.mark.parametrize("family", NETS)
-def test_every_family_in_code_of_its_own(family: str, long: bool) -> None:
+def test_every_family_in_code_of_its_own(family: str, dtype: torch.dtype, most: float, long: bool) -> None:
     if not long:
-        pytest.skip("long: some minutes a network")
-    for dtype, most in ((torch.float64, 1e-10), (torch.float32, 1e-3)):
-        net, size = zoo_net(family, "dhm", dtype)
-        worst = furthest(net, dhm.DHMLoss(), size)
-        print(f"{family}, {dtype}: {worst:.1e}")
-        assert worst < most
+        pytest.skip("long: about a minute a network")
+    net, size = zoo_net(family, "dhm", dtype)
+    assert furthest(net, dhm.DHMLoss(), size) < most
 
 
-RUN = small_config(
-    arch="wrn", options={"depth": 10, "width": 1, "dropout": 0.3}, batch_size=100, mimic_probability=0.5, lr=0.02
-)
-"""640 images in batches of 100, the last of 40; each branch mimics in every second epoch."""
+RUN = small_config(batch_size=100, mimic_probability=0.5, lr=0.02, seed=1)
+"""640 images in batches of 100, the last of 40, and a branch that mimics in some epochs. The network is tiny."""
+
+
+@pytest.fixture(autouse=True)
+def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(step, "plan_of", lambda config: TINY)
 
 
 def fit(folder: Path, config: dhm.Config = RUN, **options) -> dhm.RunRecord:
     return dhm.fit(config, runs_dir=folder, accelerator="cpu", progress=False, **options)
 
 
-@pytest.fixture(scope="module")
-def eager(tmp_path_factory: pytest.TempPathFactory) -> dhm.RunRecord:
-    return fit(tmp_path_factory.mktemp("eager"))
-
-
 def assert_close(ours: dhm.RunRecord, theirs: dhm.RunRecord) -> None:
-    """The same names everywhere, and the same figures up to rounding, which training lets grow."""
+    """The same names everywhere, and the same figures up to rounding."""
     first, second = (checkpoints.load(record.folder / "last.pt") for record in (ours, theirs))
     assert list(first["net"]) == list(second["net"])
     for name, value in first["net"].items():
-        torch.testing.assert_close(value, second["net"][name], rtol=1e-2, atol=1e-3)
+        torch.testing.assert_close(value, second["net"][name], rtol=1e-3, atol=1e-4)
     for line, other in zip(ours.metrics, theirs.metrics, strict=True):
         assert list(line["train"]) == list(other["train"])
-        assert line["train"] == pytest.approx(other["train"], rel=1e-3, abs=1e-3)
+        assert line["train"] == pytest.approx(other["train"], rel=1e-4, abs=1e-4)
 
 
-def test_a_run_is_compiled_once(eager: dhm.RunRecord, tmp_path: Path, graphs: list) -> None:
-    record = fit(tmp_path, compile=True)
+def test_a_run_is_compiled_once(tmp_path: Path, graphs: list) -> None:
+    eager, record = fit(tmp_path / "eager"), fit(tmp_path, compile=True)
     assert len(graphs) == 1
     assert len({tuple(line["mimicking"]) for line in record.metrics}) > 1
     assert [run.environment[0]["compiled"] for run in (eager, record)] == [False, True]
@@ -194,18 +190,17 @@ def stopped_at(epoch: int, number: int) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("first", [True, False])
-def test_checkpoints_go_into_each_other(first: bool, eager: dhm.RunRecord, tmp_path: Path, graphs: list) -> None:
+def test_checkpoints_go_into_each_other(first: bool, tmp_path: Path, graphs: list) -> None:
     with stopped_at(1, 3):
         fit(tmp_path, compile=first, checkpoint_every=0.0)
     record = fit(tmp_path, compile=not first)
     assert [start["compiled"] for start in record.environment] == [first, not first]
-    assert_close(record, eager)
+    assert_close(record, fit(tmp_path / "eager"))
 
 
 def test_stopped_it_ends_with_the_same_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, long: bool) -> None:
     """In code of its own; in the long version compiled anew after the stop."""
-    monkeypatch.setattr(step, "plan_of", lambda config: TINY)
-    config = RUN.replace(mimic_probability=1.0, epochs=2)
+    config = RUN.replace(epochs=2)
     whole = fit(tmp_path / "whole", config, compile=True)
     with stopped_at(1, 2):
         fit(tmp_path, config, compile=True, checkpoint_every=0.0)
