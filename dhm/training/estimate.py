@@ -16,6 +16,7 @@ from dhm.training.threads import by_work
 from dhm.training.timing import Stopwatch
 
 WARM_UP = 3
+"""Steps not counted: a captured one is compiled in the first, recorded in the second and replayed from the third on."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ def estimate(config: Config, steps: int = 10, accelerator: str = "auto", **machi
 
     Args:
         accelerator: as for `dhm.fit`.
-        **machine: data_dir, download, accumulate, workers, likewise.
+        **machine: data_dir, download, accumulate, workers, compile, likewise.
     """
     if steps < 1:
         raise InputError(f"steps must be at least 1, not {steps}")

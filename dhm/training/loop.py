@@ -35,7 +35,7 @@ LOOK_AFTER = 3
 def fit(
     config: Config, *, runs_dir: str | Path | None = None, data_dir: str | Path | None = None, download: bool = False,
     accelerator: str = "auto", accumulate: int = 1, workers: int | None = None, tensorboard: bool = False,
-    progress: bool = True, checkpoint_every: float = 60.0, resume_from: str | Path | None = None,
+    progress: bool = True, checkpoint_every: float = 60.0, resume_from: str | Path | None = None, compile: bool = False,
 ) -> RunRecord:  # fmt: skip
     """Train a configuration and return its record; a finished run is returned as it is, a stopped one goes on.
 
@@ -54,6 +54,8 @@ def fit(
         checkpoint_every: seconds of training that a killed run may lose.
         resume_from: a folder with this run unfinished, from another machine, to go on with where `runs_dir` has no
             checkpoint of it; by default `data/unfinished` is looked into.
+        compile: run whole shards of a batch captured, see `dhm.training.capture`. The run is the same up to rounding,
+            so it may be begun eager and gone on with compiled, or the other way round.
 
     Raises:
         InputError: the configuration cannot be trained here; nothing was changed.
@@ -66,7 +68,10 @@ def fit(
     if fabric.broadcast(record.result is not None):
         return record
     with torch.random.fork_rng(devices=[]):
-        trainer = prepare(config, fabric, data_dir=data_dir, download=download, accumulate=accumulate, workers=workers)
+        trainer = prepare(
+            config, fabric, data_dir=data_dir, download=download, accumulate=accumulate, workers=workers,
+            compile=compile,
+        )  # fmt: skip
         record.create()
         try:
             with _alone(record, fabric), by_work(trainer) as threads:
@@ -101,7 +106,7 @@ def _train(trainer: Trainer, record: RunRecord, threads: int, progress: bool, ch
         )
     here = {
         **describe(fabric.device), "devices": fabric.world_size, "accumulate": trainer.accumulate,
-        "data": seen, "origin": trainer.data.origin, "from": [at.epoch, at.step],
+        "compiled": trainer.compiled, "data": seen, "origin": trainer.data.origin, "from": [at.epoch, at.step],
     }  # fmt: skip
     at.starts = [*(record.environment or at.starts), here]
     record.write_json("env.json", at.starts)
