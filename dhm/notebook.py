@@ -5,14 +5,16 @@ import os
 import re
 import signal
 import sys
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, as_completed
-from multiprocessing import get_context
+from contextlib import contextmanager
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dhm import paths
-from dhm.errors import InputError
+from dhm.errors import InputError, Stopped
 
 if TYPE_CHECKING:
     from jupyter_client.kernelspec import KernelSpec
@@ -50,6 +52,7 @@ def run_notebook(name: str, parameters: Mapping[str, str], output: Path | None =
     Raises:
         InputError: there is no such notebook or parameter, a value of the wrong type, a file that cannot be written, or
             no kernel that starts.
+        Stopped: SIGTERM asked for it; a training in the kernel was let save, as on Ctrl-C.
     """
     import papermill
     from papermill.exceptions import PapermillExecutionError
@@ -67,7 +70,10 @@ def run_notebook(name: str, parameters: Mapping[str, str], output: Path | None =
     spec = _kernel()
     private = Config({"KernelManager": {"transport_encryption": "auto"}})  # a kernel in plain text warns of listeners
     try:
-        papermill.execute_notebook(source, output, values, kernel_name=KERNEL, coalesce_streams=True, config=private)
+        with _stopped_by_sigterm():
+            papermill.execute_notebook(
+                source, output, values, kernel_name=KERNEL, coalesce_streams=True, config=private
+            )
     except PapermillExecutionError as error:
         told = f"{name} stopped in a cell: {error.ename}: {error.evalue} (see {output})"
         foreign = error.ename == "ModuleNotFoundError" and spec.argv[0] != sys.executable
@@ -77,10 +83,28 @@ def run_notebook(name: str, parameters: Mapping[str, str], output: Path | None =
     return output
 
 
+@contextmanager
+def _stopped_by_sigterm() -> Iterator[None]:
+    """Let SIGTERM end a kernel as Ctrl-C does, which interrupts what it runs; else it would only miss its parent."""
+    if threading.current_thread() is not threading.main_thread():  # no other hears signals
+        yield
+        return
+
+    def stop(number: int, _: Any) -> None:
+        raise Stopped(number, saved=False)
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def run_all(names: Sequence[str]) -> Iterator[str]:
     """Execute notebooks side by side, as many as there are cores with one thread each, and yield what each came to.
 
-    They share the run records: one that needs a run which another is training waits for it.
+    They share the run records: one that needs a run which another is training waits for it. All end with this process,
+    however that ends.
 
     Raises:
         InputError: when all have ended, if some have failed.
@@ -102,10 +126,18 @@ def run_all(names: Sequence[str]) -> Iterator[str]:
 
 
 def _prepare_to_share() -> None:
-    """What a process does that runs notebooks beside others: one thread for its kernels, and Ctrl-C left to papermill,
-    which ends the kernel."""
+    """What a process does that runs notebooks beside others: one thread for its kernels, Ctrl-C left to papermill, which
+    ends the kernel, and an end as by SIGTERM with the process that started it, however that ends."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _kernel() -> "KernelSpec":

@@ -1,6 +1,7 @@
 """What several tests share: small configurations, records and folders, and the reference facts where they are there."""
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def long(request: pytest.FixtureRequest) -> bool:
     """Whether the long version of a test is asked for."""
     return request.config.getoption("--long")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """How many cases the tests tried within them, as they told by `record_property`."""
+    tried: Counter = Counter()
+    for report in terminalreporter.stats.get("", []):
+        if report.when == "teardown":
+            tried.update(dict(report.user_properties))
+    for what, number in tried.items():
+        terminalreporter.write_line(f"{number} {what}")
 
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"

@@ -80,7 +80,9 @@ def everything(folder: Path) -> dict:
 
 
 @pytest.mark.parametrize("name", [*FILES, "SHA256SUMS"])
-def test_a_sealed_file_is_refused_or_as_it_was(name: str, finished: RunRecord, tmp_path: Path) -> None:
+def test_a_sealed_file_is_refused_or_as_it_was(
+    name: str, finished: RunRecord, tmp_path: Path, record_property: Callable
+) -> None:
     expected, content = everything(finished.folder), (finished.folder / name).read_bytes()
     folder = tmp_path / "runs" / finished.folder.name
     shutil.copytree(finished.folder, folder)
@@ -89,6 +91,8 @@ def test_a_sealed_file_is_refused_or_as_it_was(name: str, finished: RunRecord, t
         (folder / name).write_bytes(damaged)
         refused += refused_or(expected, lambda: everything(folder), name if name != "SHA256SUMS" else folder.name)
     assert refused > 0.9 * len(tried)  # all, but for some bits of the seal that separate its lines
+    record_property("damaged files of a sealed record", len(tried))
+    record_property("of these refused", refused)
     with pytest.warns(UserWarning, match=f"run record passed over: .*{folder.name}"):
         assert list(find(tmp_path)) == []
     with warnings.catch_warnings(action="ignore"):
@@ -97,7 +101,9 @@ def test_a_sealed_file_is_refused_or_as_it_was(name: str, finished: RunRecord, t
 
 
 @pytest.mark.parametrize("name", CHECKPOINTS)
-def test_a_checkpoint_is_refused_or_as_it_was(name: str, finished: RunRecord, tmp_path: Path, long: bool) -> None:
+def test_a_checkpoint_is_refused_or_as_it_was(
+    name: str, finished: RunRecord, tmp_path: Path, long: bool, record_property: Callable
+) -> None:
     """Some bits of an archive mean nothing, as the hour it was made: then every tensor is what it was."""
     expected, content = checkpoints.load(finished.folder / name), (finished.folder / name).read_bytes()
     file, refused = tmp_path / name, 0
@@ -106,6 +112,8 @@ def test_a_checkpoint_is_refused_or_as_it_was(name: str, finished: RunRecord, tm
         file.write_bytes(damaged)
         refused += refused_or(expected, lambda: checkpoints.load(file), name)
     assert refused > 0.9 * len(tried)
+    record_property("damaged checkpoints", len(tried))
+    record_property("of these checkpoints refused", refused)
 
 
 def test_a_damaged_checkpoint_is_never_trained_on(stopped: RunRecord, whole: dict, tmp_path: Path) -> None:

@@ -4,12 +4,13 @@ The draws are the same each time; `--long` makes many more of them.
 """
 
 import csv
+import functools
 import io
 import itertools
 import json
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +33,27 @@ LEAST, MOST = 100, 1000
 
 
 @pytest.fixture
-def drawn(long: bool) -> Callable:
+def drawn(long: bool, record_property: Callable) -> Iterator[Callable]:
     """Runs a property on drawn examples; a test calls it, since only then is it known how many are asked for."""
-    return settings(
+    made = settings(
         max_examples=MOST if long else LEAST, derandomize=True, deadline=None, database=None,
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
     )  # fmt: skip
+    tried = itertools.count()
+
+    def counting(check: Any) -> Callable:
+        inner = check.hypothesis.inner_test
+
+        @functools.wraps(inner)
+        def counted(*values: Any, **named: Any) -> None:
+            next(tried)
+            inner(*values, **named)
+
+        check.hypothesis.inner_test = counted
+        return made(check)
+
+    yield counting
+    record_property("drawn examples", next(tried))
 
 
 def told(read: Callable) -> tuple[Any, str]:

@@ -3,7 +3,7 @@
 import random
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -25,7 +25,9 @@ def finish(server: Server, given: list[str], together: int) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_killed_runs_end_with_the_same_bits(kind: str, server: Server, tmp_path: Path, long: bool) -> None:
+def test_killed_runs_end_with_the_same_bits(
+    kind: str, server: Server, tmp_path: Path, long: bool, record_property: Callable
+) -> None:
     configs, together = kinds(tmp_path)[kind]
     whole, rng = tmp_path / "whole", random.Random(kind)
     began = time.monotonic()
@@ -49,6 +51,7 @@ def test_killed_runs_end_with_the_same_bits(kind: str, server: Server, tmp_path:
         for record, one in zip(records, expected, strict=True):
             assert same(outcome(record), one)
             assert not list(record.folder.glob(".*.partial"))
+    record_property(f"kills of {kind}", kills)
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
