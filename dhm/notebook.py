@@ -111,7 +111,7 @@ def run_all(names: Sequence[str]) -> Iterator[str]:
     """
     failed = []
     with ProcessPoolExecutor(os.cpu_count(), get_context("spawn"), _prepare_to_share) as pool:
-        under_way = {pool.submit(run_notebook, name, {}): name for name in names}
+        under_way = {pool.submit(_run_beside_others, name): name for name in names}
         try:
             for done in as_completed(under_way):
                 try:
@@ -126,11 +126,18 @@ def run_all(names: Sequence[str]) -> Iterator[str]:
 
 
 def _prepare_to_share() -> None:
-    """What a process does that runs notebooks beside others: one thread for its kernels, Ctrl-C left to papermill, which
-    ends the kernel, and an end as by SIGTERM with the process that started it, however that ends."""
+    """What a process does that runs notebooks beside others: one thread for its kernels, Ctrl-C left to papermill,
+    which ends the kernel, and an end as by SIGTERM with the process that started it, however that ends."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _run_beside_others(name: str) -> Path:
+    try:
+        return run_notebook(name, {})
+    except Stopped as stop:  # it would wait for the next notebook, from a process that may be gone
+        os._exit(128 + stop.signal)
 
 
 def _end_with_parent() -> None:
