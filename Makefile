@@ -46,7 +46,7 @@ nbval-%:
 		$(BIN)/python -m pytest --nbval --nbval-cell-timeout=600 $$(ls notebooks/*.ipynb | awk 'NR % 2 == $* % 2')
 
 benchmarks: install
-	$(BIN)/python benchmarks/step_time.py
+	$(BIN)/python benchmarks/table.py
 
 # Protocol: data/records/README.md. WORKERS processes share the grid (on a GPU several fill it better than one); stop and
 # start at will. DHM_DATA holds cifar100 (or cifar-100-python) and tiny-imagenet-100.

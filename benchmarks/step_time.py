@@ -17,7 +17,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
-from scipy import stats
+from ratios import ratio
 
 from dhm import Config
 from dhm.data.images import Batch
@@ -81,9 +81,9 @@ def main() -> None:
     layout = "contiguous" if given.contiguous else "channels last"
     print(f"{given.arch}, batch {given.batch_size}, {given.image_size} x {given.image_size}, {given.threads} threads, "
           f"{given.precision}{', TF32' * given.tf32}, {layout}, {given.triples} triples")  # fmt: skip
+    counted = {way: np.array(values[WARM_UP:]) for way, values in seconds.items()}
     for way in trainers:
-        counted = seconds[way][WARM_UP:]
-        median, share = np.median(counted), np.sum(waiting[way][WARM_UP:]) / np.sum(counted)
+        median, share = np.median(counted[way]), np.sum(waiting[way][WARM_UP:]) / np.sum(counted[way])
         if trainers[way].compiled:
             beside = f", the first {seconds[way][0]:.0f} s"
         else:
@@ -93,9 +93,7 @@ def main() -> None:
     if given.compile:
         compared += [(method, method + CAPTURED) for method in METHODS]
     for first, second in compared:
-        ratios = np.array(seconds[first][WARM_UP:]) / np.array(seconds[second][WARM_UP:])
-        low, high = stats.bootstrap((ratios,), np.median, n_resamples=10_000, rng=0).confidence_interval
-        print(f"  {first} / {second}: median {np.median(ratios):.4f}, 95% bootstrap [{low:.4f}, {high:.4f}]")
+        print(f"  {first} / {second}: {ratio(counted, first, second)}")
 
 
 def endless(trainer: Trainer, size: int) -> Iterator[Batch]:

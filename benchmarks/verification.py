@@ -17,7 +17,7 @@ from unittest import mock
 
 import numpy as np
 import torch
-from scipy import stats
+from ratios import interleaved, ratio
 
 from dhm import Config
 from dhm.metrics.classification import Predictions
@@ -42,7 +42,7 @@ def main() -> None:
     given = options.parse_args()
     torch.set_num_threads(given.threads)
     print(f"{given.pairs} pairs, {given.threads} threads; milliseconds of the processor")
-    print(f"{'':<28}{'MB':>8}{'without':>9}{'with':>9}{'ratio':>8}   95 % bootstrap")
+    print(f"{'':<28}{'MB':>8}{'without':>9}{'with':>9}   ratio, 95 % bootstrap")
     shares = []
     with tempfile.TemporaryDirectory(dir=given.folder) as folder:
         for arch, size in NETWORKS.items():
@@ -64,23 +64,12 @@ def compare(title: str, record: RunRecord, ways: Ways, pairs: int) -> float:
     Returns:
         Seconds by the clock of the work with checksums, the median.
     """
-    seconds: dict[str, list[float]] = {way: [] for way in ways}
-    clock = []
-    for pair in range(-3, pairs):  # the first three warm up
-        for way in np.random.default_rng(pair + 3).permutation(list(ways)):
-            start, began = time.process_time(), time.perf_counter()
-            ways[way]()
-            if pair >= 0:
-                seconds[way].append(time.process_time() - start)
-                if way == "with":
-                    clock.append(time.perf_counter() - began)
-    ratios = np.array(seconds["with"]) / np.array(seconds["without"])
-    low, high = stats.bootstrap((ratios,), np.median, n_resamples=10_000, rng=0).confidence_interval
+    seconds = interleaved(ways, pairs, time.process_time, warm_up=3)
     files = [record.folder / "last.pt"] if record.begun else list(record.folder.iterdir())
     size = sum(file.stat().st_size for file in files) / 1e6
     without, both = (1000 * np.median(seconds[way]) for way in ("without", "with"))
-    print(f"{title:<28}{size:>8.2f}{without:>9.2f}{both:>9.2f}{np.median(ratios):>8.3f}   {low:.3f} to {high:.3f}")
-    return float(np.median(clock))
+    print(f"{title:<28}{size:>8.2f}{without:>9.2f}{both:>9.2f}   {ratio(seconds, 'with', 'without')}")
+    return float(np.median(interleaved({"with": ways["with"]}, 10)["with"]))
 
 
 def trained(config: Config) -> dict:
