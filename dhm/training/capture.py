@@ -88,7 +88,7 @@ def compiled(function: Callable[..., Any], device: torch.device) -> Callable[...
     """A function as one graph, of the same bits each time it is compiled: on a GPU a CUDA graph, on a CPU one file of
     C++, which is compiled several times as fast as a file for every loop."""
     how = {"triton.cudagraphs": True} if device.type == "cuda" else {"cpp_wrapper": True}
-    options = {**how, "fallback_random": True, "deterministic": True}
+    options: dict[str, Any] = {**how, "fallback_random": True, "deterministic": True}
     return torch.compile(function, fullgraph=True, dynamic=False, options=options)
 
 
