@@ -160,6 +160,19 @@ def test_a_scale_of_nothing_is_nothing_however_far_apart_heads_are(scale: float 
     assert all(torch.equal(ours, theirs) for ours, theirs in zip(*gradients, strict=True))
 
 
+def test_weights_of_pairs_computed_beforehand_are_the_steps_own() -> None:
+    logits = make_logits(3)
+    loss = dhm.DHMLoss(direction="top_down", mimic_weights={"B1<-B0": 3.0}, mimic_scale=0.5)
+    for active in (None, ["B1"], []):
+        weights = loss.pair_weights(tuple(logits), logits["B0"], active)
+        total, terms = loss(logits, TARGET, pair_weights=weights)
+        expected, told = loss(logits, TARGET, active)
+        assert torch.equal(total, expected)
+        assert terms.keys() >= told.keys()
+    with pytest.raises(dhm.InputError, match=r"pair_weights must be \(3, 3\), student by teacher, not \(\)"):
+        loss(logits, TARGET, pair_weights=torch.ones(()))
+
+
 @pytest.mark.parametrize("how", [{}, {"return_terms": False}, {"task_loss": nn.BCEWithLogitsLoss()}])
 def test_compiled_whole_it_follows_a_schedule_without_being_compiled_anew(how: dict) -> None:
     torch._dynamo.reset()

@@ -107,6 +107,11 @@ class DHMLoss(nn.Module):
             if self.method == "dhm" and len(heads) > 1:
                 if pair_weights is None:
                     pair_weights = self.pair_weights(heads, block, active)
+                elif pair_weights.shape != (len(heads), len(heads)):
+                    raise InputError(
+                        f"pair_weights must be {(len(heads), len(heads))}, student by teacher, not "
+                        f"{tuple(pair_weights.shape)}"
+                    )
                 divergences = pairwise_kl(block, self.temperature, counted)
                 total = total + (pair_weights * divergences.masked_fill(pair_weights == 0, 0)).sum()
                 values = divergences.detach()

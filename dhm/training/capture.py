@@ -87,8 +87,8 @@ def own_gradients(parameters: Iterable[nn.Parameter]) -> None:
 def compiled(function: Callable[..., Any], device: torch.device) -> Callable[..., Any]:
     """A function as one graph, of the same bits each time it is compiled: on a GPU a CUDA graph, on a CPU one file of
     C++, which is compiled several times as fast as a file for every loop."""
-    how: dict[str, Any] = {"triton.cudagraphs": True} if device.type == "cuda" else {"cpp_wrapper": True}
-    options = {**how, "fallback_random": True, "deterministic": True}
+    how = {"triton.cudagraphs": True} if device.type == "cuda" else {"cpp_wrapper": True}
+    options: dict[str, Any] = {**how, "fallback_random": True, "deterministic": True}
     return torch.compile(function, fullgraph=True, dynamic=False, options=options)
 
 
