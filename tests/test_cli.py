@@ -49,7 +49,7 @@ def test_all_notebooks_run_side_by_side(monkeypatch: pytest.MonkeyPatch, capsys:
     def execute(command: list[str], env: dict[str, str], **_: object) -> subprocess.CompletedProcess:
         assert env["OMP_NUM_THREADS"] == os.environ.get("OMP_NUM_THREADS", "1")
         *start, name = command
-        assert start == [sys.executable, "-m", "dhm", "notebook"]
+        assert start == [sys.executable, "-m", "dhm.tied", "notebook"]
         run.append(name)
         failed = name in broken
         return subprocess.CompletedProcess(command, 2 * failed, "" if failed else f"runs/{name}", "dhm: no" * failed)
