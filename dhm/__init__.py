@@ -9,7 +9,8 @@ from dhm.config import Config
 from dhm.errors import InputError
 from dhm.losses import DHMLoss
 from dhm.records.containers import plain_state
-from dhm.records.record import RunRecord, load_runs
+from dhm.records.record import RunRecord
+from dhm.records.store import load_runs
 from dhm.records.weights import load_released, load_trained
 from dhm.zoo import create_model, list_models
 

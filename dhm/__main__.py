@@ -18,7 +18,8 @@ from dhm.errors import InputError, NonFiniteLoss, Stopped
 from dhm.memory import ran_out
 from dhm.paper import presets
 from dhm.records import inside, unfinished
-from dhm.records.record import RunRecord, find
+from dhm.records.record import RunRecord
+from dhm.records.store import find
 from dhm.records.verification import DAMAGED, STATES, UNFINISHED, verify
 from dhm.records.weights import export, load_released, load_trained, released_name, torchvision_label
 from dhm.training.arithmetic import AUTO, as_begun
@@ -81,7 +82,7 @@ def parser() -> argparse.ArgumentParser:
     command = commands.add_parser("train", help="train a run, or a grid of runs; goes on where it was stopped")
     _add_settings(command)
     _add_machine(command)
-    _add_accumulate(command)
+    _add_step(command)
     command.add_argument("--runs-dir", type=Path, help="where run records are kept (default $DHM_RUNS, else runs/)")
     command.add_argument("--tensorboard", action="store_true", help="curves for TensorBoard, in the record's folder")
     command.set_defaults(run=_train)
@@ -89,7 +90,7 @@ def parser() -> argparse.ArgumentParser:
     command = commands.add_parser("estimate", help="measure a few steps and say how long a training will take")
     _add_settings(command)
     _add_machine(command)
-    _add_accumulate(command)
+    _add_step(command)
     command.add_argument("--steps", type=int, default=10, help="steps to measure (default 10)")
     command.set_defaults(run=_estimate)
 
@@ -171,9 +172,12 @@ def _add_machine(command: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_accumulate(command: argparse.ArgumentParser) -> None:
+def _add_step(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--accumulate", type=int, default=1, metavar="N", help="run a batch as N shards, to fit a small device"
+    )
+    command.add_argument(
+        "--compile", action="store_true", help="capture the step by torch.compile, on a GPU as CUDA graphs"
     )
 
 
@@ -255,6 +259,10 @@ def _machine(given: argparse.Namespace) -> dict[str, Any]:
     return {name: getattr(given, name) for name in names}
 
 
+def _step(given: argparse.Namespace) -> dict[str, Any]:
+    return {"accumulate": given.accumulate, "compile": given.compile}
+
+
 def _list(given: argparse.Namespace) -> None:
     print(f"{'network':<18}{'B0':>12}{'B1':>12}{'B2':>12}   source")
     for name, entry in MODELS.items():
@@ -273,7 +281,7 @@ def _list(given: argparse.Namespace) -> None:
 def _train(given: argparse.Namespace) -> None:
     from dhm.training.grid import fit_all  # Fabric and what reads data sets take a second to import
 
-    options = {"accumulate": given.accumulate, "tensorboard": given.tensorboard, **_machine(given)}
+    options = {"tensorboard": given.tensorboard, **_step(given), **_machine(given)}
     if not given.preset and not given.config:
         print(f"preset {presets.resolve('')}, as none is given (--preset {'|'.join(presets.PRESETS)})", flush=True)
     configs = configs_from(given)
@@ -289,7 +297,7 @@ def _estimate(given: argparse.Namespace) -> None:
     configs = configs_from(given)
     total = 0.0
     for config in configs:
-        cost = estimate(config, given.steps, accumulate=given.accumulate, **_machine(given))
+        cost = estimate(config, given.steps, **_step(given), **_machine(given))
         total += cost.seconds
         print(f"{config.name}: {cost}", flush=True)
     if len(configs) > 1:

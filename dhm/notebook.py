@@ -4,12 +4,12 @@ import ast
 import os
 import re
 import signal
-import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -109,26 +109,42 @@ def run_all(names: Sequence[str]) -> Iterator[str]:
     Raises:
         InputError: when all have ended, if some have failed.
     """
-    environment = {"OMP_NUM_THREADS": "1", **os.environ}
-    command, failed = [sys.executable, "-m", "dhm.tied", "notebook"], []
-    tie, held = map(os.fdopen, os.pipe(), "rw")  # nobody writes; the end that is held closes with this process
-    with tie, held, ThreadPoolExecutor(os.cpu_count()) as pool:
-        under_way = {
-            pool.submit(
-                subprocess.run, [*command, name], stdin=tie, env=environment, capture_output=True, text=True
-            ): name
-            for name in names
-        }
+    failed = []
+    with ProcessPoolExecutor(os.cpu_count(), get_context("spawn"), _prepare_to_share) as pool:
+        under_way = {pool.submit(_run_beside_others, name): name for name in names}
         try:
             for done in as_completed(under_way):
-                result, name = done.result(), under_way[done]
-                yield result.stdout.strip() or f"{name}: {result.stderr.strip()}"
-                if result.returncode:
-                    failed.append(name)
+                try:
+                    yield str(done.result())
+                except (InputError, BrokenExecutor) as error:  # the latter where a process was killed
+                    yield f"{under_way[done]}: {error}"
+                    failed.append(under_way[done])
         finally:
             pool.shutdown(cancel_futures=True)
     if failed:
         raise InputError(f"of {len(names)} notebooks {len(failed)} failed: {', '.join(sorted(failed))}")
+
+
+def _prepare_to_share() -> None:
+    """What a process does that runs notebooks beside others: one thread for its kernels, Ctrl-C left to papermill,
+    which ends the kernel, and an end as by SIGTERM with the process that started it, however that ends."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _run_beside_others(name: str) -> Path:
+    try:
+        return run_notebook(name, {})
+    except Stopped as stop:  # it would wait for the next notebook, from a process that may be gone
+        os._exit(128 + stop.signal)
+
+
+def _end_with_parent() -> None:
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _kernel() -> "KernelSpec":

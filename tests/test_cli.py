@@ -7,7 +7,8 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -41,29 +42,41 @@ def test_a_reid_set_asks_for_its_recipe() -> None:
 
 
 def test_all_notebooks_run_side_by_side(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
-    """Each by the command for one, with one thread; what fails is named at the end."""
+    """Each once, in processes with one thread; what fails is named at the end."""
     from dhm import notebook
 
-    run = []
+    run, broken, started = [], set[str](), []
 
-    def execute(command: list[str], env: dict[str, str], **_: object) -> subprocess.CompletedProcess:
-        assert env["OMP_NUM_THREADS"] == os.environ.get("OMP_NUM_THREADS", "1")
-        *start, name = command
-        assert start == [sys.executable, "-m", "dhm.tied", "notebook"]
+    def execute(name: str, parameters: dict[str, str]) -> str:
         run.append(name)
-        failed = name in broken
-        return subprocess.CompletedProcess(command, 2 * failed, "" if failed else f"runs/{name}", "dhm: no" * failed)
+        if name in broken:
+            raise dhm.InputError(f"{name} stopped in a cell")
+        return f"runs/{name}"
 
-    broken: set[str] = set()
-    monkeypatch.setattr(notebook.subprocess, "run", execute)
+    def pool(count: int, context: object, prepare: Callable[[], None]) -> ThreadPoolExecutor:
+        started.append((count, prepare))
+        return ThreadPoolExecutor(count)
+
+    monkeypatch.setattr(notebook, "run_notebook", execute)
+    monkeypatch.setattr(notebook, "ProcessPoolExecutor", pool)
     assert main(["notebook", "all"]) == 0
     assert sorted([*run, notebook.REPORT]) == notebook.list_notebooks()
     assert f"[{len(run)}/{len(run)}] runs/" in capsys.readouterr().out
     broken = {"explore", "00_tour"}
     assert main(["notebook", "all"]) == 2
-    assert capsys.readouterr().err.endswith("notebooks 2 failed: 00_tour, explore\n")
+    told = capsys.readouterr()
+    assert "explore stopped in a cell" in told.out
+    assert told.err.endswith("notebooks 2 failed: 00_tour, explore\n")
     assert main(["notebook", "all", "-p", "preset", "smoke"]) == 2
     assert "parameters and an output belong to one notebook" in capsys.readouterr().err
+
+    (count, prepare), _ = started
+    assert count == os.cpu_count()
+    monkeypatch.setenv("OMP_NUM_THREADS", "")  # so that it is put back
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    monkeypatch.setattr(notebook.signal, "signal", lambda *_: None)
+    prepare()
+    assert os.environ["OMP_NUM_THREADS"] == "1"
 
 
 def test_list_names_every_network(capsys: pytest.CaptureFixture) -> None:

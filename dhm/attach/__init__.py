@@ -36,8 +36,8 @@ def attach(
     left as it is: code, weights, state dict, modes; only its roots are of a class derived from theirs, of which copies
     and files know nothing. Weights that it makes of others in every pass (pruning, weight normalisation) are plain ones
     in a branch. No root may lie within what is recomputed by `use_reentrant=True`, where no gradient passes it. Make
-    the optimizer afterwards, so that it holds the branches. A network that has been trained needs
-    `dhm.warm_up_branches` first, or it forgets.
+    the optimizer afterwards, so that it holds the branches. A network that has been trained forgets unless the
+    branches' influence on it grows from nothing: `AttachedNet.influence` and the loss's `mimic_scale`.
 
     Args:
         module: a network from images (N, C, H, W) to logits (N, classes).

@@ -57,14 +57,15 @@ class DHMLoss(nn.Module):
         self.label_smoothing, self.task_loss, self.ignore_index = label_smoothing, task_loss, ignore_index
         self.mimic_scale, self.return_terms = mimic_scale, return_terms
         self.terms: dict[str, torch.Tensor] = {}
-        self._kept_pairs: tuple[Any, tuple[list[tuple[int, int]], torch.Tensor]] | None = None
+        self._kept_weights: tuple[Any, torch.Tensor] | None = None
 
     def __setattr__(self, name: str, value: Any) -> None:
         super().__setattr__(name, setting(name, value))
 
     def forward(
-        self, logits: Mapping[str, torch.Tensor] | torch.Tensor, target: Any, active: Collection[str] | None = None
-    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]] | torch.Tensor:
+        self, logits: Mapping[str, torch.Tensor] | torch.Tensor, target: Any, active: Collection[str] | None = None,
+        pair_weights: torch.Tensor | None = None,
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]] | torch.Tensor:  # fmt: skip
         """Loss of one batch, its mean over the images, or over all positions of dense logits.
 
         Args:
@@ -75,6 +76,8 @@ class DHMLoss(nn.Module):
             target: class indices (N, ...), where `ignore_index` leaves an image or position out of every term, or
                 probabilities in the shape of the logits; or what `task_loss` takes.
             active: branches that take part in mimicking, all by default. B0 always does; cross-entropies stay.
+            pair_weights: what the method of this name gives, computed beforehand: for a compiled step, which is then
+                the same whatever `active`, weights and `mimic_scale` are, and tells the terms of all pairs.
 
         Returns:
             The loss, and its terms by name without gradient: "ce/B0", ..., "kl/B0<-B1" (B0 learns from B1). In half
@@ -102,12 +105,12 @@ class DHMLoss(nn.Module):
                 for c, value in zip(weights, entropies, strict=True)
             ]).sum()  # fmt: skip
             if self.method == "dhm" and len(heads) > 1:
-                pairs, pair_weights = self._pairs(heads, None if active is None else frozenset(active), block)
+                if pair_weights is None:
+                    pair_weights = self.pair_weights(heads, block, active)
                 divergences = pairwise_kl(block, self.temperature, counted)
-                pair_weights = pair_weights * self.mimic_scale
                 total = total + (pair_weights * divergences.masked_fill(pair_weights == 0, 0)).sum()
                 values = divergences.detach()
-                terms |= {f"kl/{heads[q]}<-{heads[p]}": values[q, p] for q, p in pairs}
+                terms |= {f"kl/{pair}": values[q, p] for pair, (q, p) in self.pairs(heads, active).items()}
             if len(heads) < len(given) and distributed.is_available() and distributed.is_initialized():
                 total = total + _nothing_of([z for head, z in given.items() if head not in heads])
         self.terms = terms
@@ -122,6 +125,35 @@ class DHMLoss(nn.Module):
         pairs = {f"{q}<-{p}" for q in heads for p in heads if p != q}
         for name in sorted(self.ce_weights.keys() - set(heads) | self.mimic_weights.keys() - pairs):
             raise InputError(f"a loss weight is given for {name!r}, but the classifiers are {', '.join(heads)}")
+
+    def pairs(self, heads: Sequence[str], active: Collection[str] | None = None) -> dict[str, tuple[int, int]]:
+        """The pairs that mimic by their names, as "B0<-B1", with the indices of student and teacher in `heads`.
+
+        Indices grow from the deepest head to the shallowest.
+        """
+        mimicking = [i for i, head in enumerate(heads) if head == MAIN or active is None or head in active]
+        allowed = {"both": lambda q, p: True, "top_down": lambda q, p: p < q, "bottom_up": lambda q, p: p > q}
+        return {
+            f"{heads[q]}<-{heads[p]}": (q, p)
+            for q in mimicking for p in mimicking if q != p and allowed[self.direction](q, p)
+        }  # fmt: skip
+
+    def pair_weights(
+        self, heads: Sequence[str], like: torch.Tensor, active: Collection[str] | None = None
+    ) -> torch.Tensor:
+        """What the divergence of every pair counts, `mimic_scale` included: (heads, heads), row the student, column the
+        teacher, 0 where a pair does not mimic; on the device and in the type of `like`.
+
+        The matrix is kept for the steps that follow, so that a GPU need not wait for it.
+        """
+        active = None if active is None else frozenset(active)
+        key = (tuple(heads), active, self.direction, tuple(self.mimic_weights.items()), like.device, like.dtype)
+        if self._kept_weights is None or self._kept_weights[0] != key:
+            weights = torch.zeros(len(heads), len(heads), dtype=torch.float64)
+            for pair, (q, p) in self.pairs(heads, active).items():
+                weights[q, p] = self.mimic_weights.get(pair, 1.0)
+            self._kept_weights = key, weights.to(like)
+        return self._kept_weights[1] * self.mimic_scale
 
     def _by_classifier(self, logits: Any, active: Collection[str] | None) -> Mapping[str, torch.Tensor]:
         """Logits by classifier, once names and mode are seen to be right."""
@@ -176,24 +208,6 @@ class DHMLoss(nn.Module):
         if not indices or target.shape != (like.shape[0], *like.shape[2:]):
             return None
         return target.flatten() != self._ignored
-
-    def _pairs(
-        self, heads: tuple[str, ...], active: frozenset[str] | None, like: torch.Tensor
-    ) -> tuple[list[tuple[int, int]], torch.Tensor]:
-        """The (student, teacher) pairs that mimic and the matrix of their weights, kept for the steps that follow.
-
-        Indices grow from the deepest head to the shallowest.
-        """
-        key = (heads, active, self.direction, tuple(self.mimic_weights.items()), like.device, like.dtype)
-        if self._kept_pairs is None or self._kept_pairs[0] != key:
-            mimicking = [i for i, head in enumerate(heads) if head == MAIN or active is None or head in active]
-            allowed = {"both": lambda q, p: True, "top_down": lambda q, p: p < q, "bottom_up": lambda q, p: p > q}
-            pairs = [(q, p) for q in mimicking for p in mimicking if q != p and allowed[self.direction](q, p)]
-            weights = torch.zeros(len(heads), len(heads), dtype=torch.float64)
-            for q, p in pairs:
-                weights[q, p] = self.mimic_weights.get(f"{heads[q]}<-{heads[p]}", 1.0)
-            self._kept_pairs = key, (pairs, weights.to(like))
-        return self._kept_pairs[1]
 
 
 def taking_part(branches: Sequence[str], probability: float, seed: int, epoch: int) -> list[str]:

@@ -14,10 +14,10 @@ runs/<experiment>/<network>-<method>-s<seed>-<digest>/
 import json
 import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -29,13 +29,7 @@ from dhm.metrics.retrieval import Found
 from dhm.records import checkpoints, inside, seal
 from dhm.records.arrays import dumped, loaded
 
-if TYPE_CHECKING:
-    import pandas
-
-
 LAST, PREVIOUS, RESULT = "last.pt", "previous.pt", "result.json"
-READ = {"env.json": "environment", "metrics.jsonl": "metrics", RESULT: "result"}
-"""What reads a file."""
 FILES = ("config.json", "env.json", "metrics.jsonl", "predictions-last.npz", "predictions-best.npz", RESULT)
 """Of every finished record; the result last, since it says that the record is whole."""
 T = TypeVar("T", Predictions, Found)
@@ -113,9 +107,9 @@ class RunRecord:
         file = self.folder / name
         try:
             return parse(self.content(name).decode()) if file.is_file() else None
+        except InputError:
+            raise
         except ValueError as error:
-            if isinstance(error, InputError):
-                raise
             raise InputError(
                 f"{file} cannot be read ({error}): put a whole copy there, or move it away to go on from the last "
                 "checkpoint without it"
@@ -163,9 +157,9 @@ class RunRecord:
         """
         try:
             return loaded(self.content(name))
+        except InputError:
+            raise
         except ValueError as error:
-            if isinstance(error, InputError):
-                raise
             raise InputError(f"{self.folder / name} is damaged or no file of arrays: {error}") from None
 
     def predictions(self, which: str = "last") -> Predictions:
@@ -182,35 +176,10 @@ class RunRecord:
             return kind.from_arrays(self.arrays(name))
         except KeyError as missing:
             raise InputError(f"{self.folder / name} holds no {kind.__name__.lower()}: {missing} is missing") from None
+        except InputError:
+            raise
         except ValueError as error:
-            if isinstance(error, InputError):
-                raise
             raise InputError(f"{self.folder / name} holds no {kind.__name__.lower()}: {error}") from None
-
-    def damage(self) -> list[str]:
-        """What is wrong with the files of the record, checkpoints apart: a sentence for each that is not whole."""
-        told = []
-        for name in self.sealed or [name for name in FILES if (self.folder / name).is_file()]:
-            try:
-                if name.endswith(".npz"):
-                    self.arrays(name)
-                elif name in READ:
-                    getattr(self, READ[name])
-                else:
-                    self.content(name)
-            except InputError as error:
-                told.append(str(error))
-        return told
-
-    def damaged_checkpoints(self) -> list[str]:
-        """The same of its checkpoints, which hold a checksum of every tensor."""
-        told = []
-        for file in sorted(self.folder.glob("*.pt")):
-            try:
-                checkpoints.load(file)
-            except InputError as error:
-                told.append(str(error))
-        return told
 
     def checkpoint(self) -> tuple[Path, dict[str, Any]] | None:
         """The newest checkpoint to go on from that is whole; None if there is none at all.
@@ -311,60 +280,3 @@ class RunRecord:
 
 def _json(content: Any) -> bytes:
     return (json.dumps(content, indent=1) + "\n").encode()
-
-
-def find(*folders: str | Path) -> Iterator[RunRecord]:
-    """All records below the folders, broken ones named in a warning and passed over; of a finished run that was copied
-    from one place to another only the first."""
-    finished = set()
-    for folder in folders:
-        for file in sorted(Path(folder).rglob("config.json")):
-            try:
-                record = RunRecord.read(file.parent)
-            except InputError as error:
-                warnings.warn(f"run record passed over: {error}", stacklevel=2)
-                continue
-            name = record.config.experiment, record.config.name
-            if name in finished:
-                continue
-            if (record.folder / RESULT).is_file():
-                if damage := _damage(record):
-                    warnings.warn(f"run record passed over: {damage}", stacklevel=2)
-                    continue
-                finished.add(name)
-            yield record
-
-
-def _damage(record: RunRecord) -> str:
-    """The first thing that is wrong with a finished record; nothing where it is whole."""
-    try:
-        return next(iter(record.damage()), "")
-    except InputError as error:
-        return str(error)
-
-
-def load_runs(*folders: str | Path) -> "pandas.DataFrame":
-    """Finished runs as a table, one row a run: identity, settings, and `<head>/<metric>` of the last and best epoch.
-
-    Args:
-        folders: where to look; by default the local runs and the committed records.
-    """
-    import pandas
-
-    places = folders or (paths.runs_dir(), paths.records_dir())
-    rows = []
-    for record in find(*places):
-        result = record.result
-        if result is not None:
-            rows.append(_row(record, result))
-    return pandas.DataFrame(rows)
-
-
-def _row(record: RunRecord, result: Mapping[str, Any]) -> dict[str, Any]:
-    config = record.config
-    row = {"experiment": config.experiment, "network": config.network, "dataset_name": config.dataset_name}
-    row |= {**config.to_dict(), "digest": config.digest}
-    for which in ("last", "best"):
-        for head, metrics in result[which]["heads"].items():
-            row |= {f"{which}/{head}/{metric}": value for metric, value in metrics.items()}
-    return {**row, "seconds": result["seconds"], "folder": str(record.folder)}

@@ -12,9 +12,11 @@ from dhm.errors import InputError
 from dhm.training.evaluation import batch_size
 from dhm.training.parallel import connect
 from dhm.training.step import Trainer, prepare
+from dhm.training.threads import by_work
 from dhm.training.timing import Stopwatch
 
 WARM_UP = 3
+"""Steps not counted: a captured one is compiled in the first, recorded in the second and replayed from the third on."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,7 @@ class Estimate:
         steps: training steps of the whole run.
         seconds: of the whole run, tests after each epoch included.
         memory: peak bytes on the accelerator, 0 on the CPU.
+        threads: of the processor that a step took, where nothing else computes it.
     """
 
     step: float
@@ -34,12 +37,13 @@ class Estimate:
     steps: int
     seconds: float
     memory: int
+    threads: int
 
     def __str__(self) -> str:
-        memory = f", {self.memory / 2**30:.1f} GiB" if self.memory else ""
+        place = f"{self.memory / 2**30:.1f} GiB" if self.memory else f"{self.threads} thread{'s' * (self.threads > 1)}"
         return (
             f"{1000 * self.step:.1f} ms a step ({100 * self.data:.0f}% data), "
-            f"{self.steps:,} steps: {duration(self.seconds)}{memory}"
+            f"{self.steps:,} steps: {duration(self.seconds)}, {place}"
         )
 
 
@@ -48,33 +52,33 @@ def estimate(config: Config, steps: int = 10, accelerator: str = "auto", **machi
 
     Args:
         accelerator: as for `dhm.fit`.
-        **machine: data_dir, download, accumulate, workers, likewise.
+        **machine: data_dir, download, accumulate, workers, compile, likewise.
     """
     if steps < 1:
         raise InputError(f"steps must be at least 1, not {steps}")
     with torch.random.fork_rng(devices=[]):
         trainer = prepare(config, connect(accelerator, config.precision), **machine)
         train, device = trainer.data.train, trainer.fabric.device
-        if device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(device)
-        trainer.begin(config.frozen_epochs)
-        epochs = (trainer.batches(epoch) for epoch in itertools.count())
-        batches = enumerate(itertools.islice(itertools.chain.from_iterable(epochs), WARM_UP + steps))
-        for step, (images, labels) in itertools.islice(batches, WARM_UP):
-            trainer.step(0, step, images, labels)
-        _wait(device)
-        watch = Stopwatch()
-        for step, (images, labels) in watch.waiting("data", batches):
-            trainer.step(0, step, images, labels)
-        _wait(device)
-        watch.lap("train")
-        memory = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0
-        test = _test_seconds(trainer, steps)
+        with by_work(trainer) as threads:
+            if device.type == "cuda":
+                torch.cuda.reset_peak_memory_stats(device)
+            trainer.begin(config.frozen_epochs)
+            epochs = (trainer.batches(epoch) for epoch in itertools.count())
+            batches = enumerate(itertools.islice(itertools.chain.from_iterable(epochs), WARM_UP + steps))
+            for step, (images, labels) in itertools.islice(batches, WARM_UP):
+                trainer.step(0, step, images, labels)
+            _wait(device)
+            watch = Stopwatch()
+            for step, (images, labels) in watch.waiting("data", batches):
+                trainer.step(0, step, images, labels)
+            _wait(device)
+            watch.lap("train")
+            memory = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0
+            test = _test_seconds(trainer, steps)
     total = config.epochs * train.steps(config.batch_size)
     seconds = total * watch.seconds["train"] / steps + config.epochs * test
-    return Estimate(
-        watch.seconds["train"] / steps, watch.seconds["data"] / watch.seconds["train"], total, seconds, memory
-    )
+    share = watch.seconds["data"] / watch.seconds["train"]
+    return Estimate(watch.seconds["train"] / steps, share, total, seconds, memory, threads)
 
 
 def _test_seconds(trainer: Trainer, steps: int) -> float:

@@ -25,6 +25,7 @@ from dhm.training.parallel import connect, gather
 from dhm.training.progress import Bar
 from dhm.training.step import Trainer, prepare
 from dhm.training.stopping import heard
+from dhm.training.threads import by_work
 from dhm.training.timing import Stopwatch
 
 LOOK_AFTER = 3
@@ -34,7 +35,7 @@ LOOK_AFTER = 3
 def fit(
     config: Config, *, runs_dir: str | Path | None = None, data_dir: str | Path | None = None, download: bool = False,
     accelerator: str = "auto", accumulate: int = 1, workers: int | None = None, tensorboard: bool = False,
-    progress: bool = True, checkpoint_every: float = 60.0, resume_from: str | Path | None = None,
+    progress: bool = True, checkpoint_every: float = 60.0, resume_from: str | Path | None = None, compile: bool = False,
 ) -> RunRecord:  # fmt: skip
     """Train a configuration and return its record; a finished run is returned as it is, a stopped one goes on.
 
@@ -53,6 +54,8 @@ def fit(
         checkpoint_every: seconds of training that a killed run may lose.
         resume_from: a folder with this run unfinished, from another machine, to go on with where `runs_dir` has no
             checkpoint of it; by default `data/unfinished` is looked into.
+        compile: run whole shards of a batch captured, see `dhm.training.capture`. The run is the same up to rounding,
+            so it may be begun eager and gone on with compiled, or the other way round.
 
     Raises:
         InputError: the configuration cannot be trained here; nothing was changed.
@@ -65,15 +68,18 @@ def fit(
     if fabric.broadcast(record.result is not None):
         return record
     with torch.random.fork_rng(devices=[]):
-        trainer = prepare(config, fabric, data_dir=data_dir, download=download, accumulate=accumulate, workers=workers)
+        trainer = prepare(
+            config, fabric, data_dir=data_dir, download=download, accumulate=accumulate, workers=workers,
+            compile=compile,
+        )  # fmt: skip
         record.create()
         try:
-            with _alone(record, fabric):
+            with _alone(record, fabric), by_work(trainer) as threads:
                 if not fabric.broadcast(record.result is not None):  # another process may have finished it meanwhile
                     record.sweep()
                     take_over(record, resume_from)
                     fabric.barrier()  # until the checkpoint is there, for every process
-                    _train(trainer, record, progress, checkpoint_every)
+                    _train(trainer, record, threads, progress, checkpoint_every)
         finally:
             for logger in fabric.loggers:
                 logger.finalize("finished")
@@ -89,7 +95,7 @@ def _tensorboard(record: RunRecord) -> Logger:
         raise InputError("curves for TensorBoard need the package tensorboard: pip install tensorboard") from None
 
 
-def _train(trainer: Trainer, record: RunRecord, progress: bool, checkpoint_every: float) -> None:
+def _train(trainer: Trainer, record: RunRecord, threads: int, progress: bool, checkpoint_every: float) -> None:
     config, fabric, train = trainer.config, trainer.fabric, trainer.data.train
     seen = trainer.data.summary()
     at = _resume(trainer, record, seen)
@@ -100,7 +106,7 @@ def _train(trainer: Trainer, record: RunRecord, progress: bool, checkpoint_every
         )
     here = {
         **describe(fabric.device), "devices": fabric.world_size, "accumulate": trainer.accumulate,
-        "data": seen, "origin": trainer.data.origin, "from": [at.epoch, at.step],
+        "compiled": trainer.compiled, "data": seen, "origin": trainer.data.origin, "from": [at.epoch, at.step],
     }  # fmt: skip
     at.starts = [*(record.environment or at.starts), here]
     record.write_json("env.json", at.starts)
@@ -108,7 +114,8 @@ def _train(trainer: Trainer, record: RunRecord, progress: bool, checkpoint_every
     flush_every = 1 if fabric.device.type == "cpu" else 50
     saved, note = time.perf_counter(), ""
     shown = progress and fabric.is_global_zero
-    whole = Bar(config.name, config.epochs * steps, "step", at.epoch * steps + at.step, shown)
+    host = f" ({threads} thread{'s' * (threads > 1)})" if fabric.device.type == "cpu" else ""
+    whole = Bar(config.name + host, config.epochs * steps, "step", at.epoch * steps + at.step, shown)
     with heard() as stop, whole as bar:
 
         def due() -> tuple[bool, int | None]:

@@ -19,6 +19,7 @@ from dhm.metrics.classification import Predictions
 from dhm.metrics.retrieval import Found
 from dhm.randomness import seed_of
 from dhm.records.weights import pretrained, start_from
+from dhm.training.capture import Objective, own_gradients
 from dhm.training.evaluation import answers
 from dhm.zoo import plan_of
 
@@ -36,10 +37,11 @@ class Trainer:
     fabric: Fabric
     data: TrainAndTest
     net: BranchedNet  # the network itself
-    model: nn.Module  # the network as Fabric wraps it: precision, several devices
+    model: nn.Module  # network and loss as Fabric wraps them: precision, several devices
     optimizer: torch.optim.Optimizer
     loss: DHMLoss
     accumulate: int = 1
+    compiled: bool = False
     held: list[nn.Parameter] = field(default_factory=list)  # in the epochs that train new layers alone
     mimicking: list[str] | None = None  # side branches drawn for the epoch's mimicking; all of them where None
 
@@ -75,16 +77,16 @@ class Trainer:
         if not shards:  # peers wait for this process' gradient, so it sends zeros
             shards = [(images.new_zeros(2, *images.shape[1:]), labels.new_zeros(2), 0.0)]
         self.optimizer.zero_grad()
+        if self.compiled and len(shards) > 1:
+            own_gradients(self.net.parameters())
         told = []
         for i, (x, y, share) in enumerate(shards):
             shard = self.fabric.global_rank + i * self.fabric.world_size
             torch.manual_seed(seed_of(self.config.seed, epoch, step, shard))  # for dropout
             with self.fabric.no_backward_sync(self.model, enabled=i + 1 < len(shards)):  # type: ignore[arg-type]
-                logits = self.model(x)
-                total, terms = self.loss(logits, y, self.mimicking)
+                total, figures = self.model(x, y, self.mimicking)
                 self.fabric.backward(total * share)
-            right = {f"accuracy/{head}": (z.detach().argmax(dim=1) == y).float().mean() for head, z in logits.items()}
-            told.append((len(y) if share else 0, {"loss": total.detach(), **terms, **right}))
+            told.append((len(y) if share else 0, figures))
         for parameter in self.held:  # without a gradient the optimizer passes it over, weight decay included
             parameter.grad = None
         self.optimizer.step()
@@ -117,12 +119,12 @@ class Trainer:
 
 def prepare(
     config: Config, fabric: Fabric, *, data_dir: str | Path | None = None, download: bool = False,
-    accumulate: int = 1, workers: int | None = None,
+    accumulate: int = 1, workers: int | None = None, compile: bool = False,
 ) -> Trainer:  # fmt: skip
     """Check a configuration and build all that its training needs.
 
     Raises:
-        InputError: a network or data set that cannot be had, or a batch that cannot be divided so often.
+        InputError: a network, data set or compiler that cannot be had, or a batch that cannot be divided so often.
     """
     plan = plan_of(config)  # before the images are read
     weights = pretrained(config.arch, config.weights, download) if config.weights else None
@@ -144,8 +146,10 @@ def prepare(
         config.label_smoothing,
     )  # fmt: skip
     loss.check(net.heads)
-    model, optimizer = fabric.setup(net, optimizer_of(config, net))
-    return Trainer(config, fabric, data, net, model, optimizer, loss, accumulate)
+    whole = range(min(config.batch_size, len(data.train)))[fabric.global_rank :: fabric.world_size][::accumulate]
+    objective = Objective(net, loss, len(whole) if compile else None, fabric.device)
+    model, optimizer = fabric.setup(objective, optimizer_of(config, net))
+    return Trainer(config, fabric, data, net, model, optimizer, loss, accumulate, compile)
 
 
 def _see_room(plan: Plan, classes: int) -> None:
@@ -174,7 +178,12 @@ def _check_shards(plan: Plan, batch_size: int, data: TrainAndTest, shards: int) 
 
 
 def optimizer_of(config: Config, net: nn.Module) -> torch.optim.Optimizer:
-    """The optimizer of a configuration; weight decay is part of the gradient in both."""
+    """The optimizer of a configuration; weight decay is part of the gradient in both.
+
+    On a GPU torch takes all parameters at once (`foreach`) by the operations it takes here one by one. `fused` is not
+    for these runs: its SGD fails where layers held until now have no momentum yet, and after a first step that half
+    precision skips goes on with a momentum never written.
+    """
     if config.optimizer == "amsgrad":
         return torch.optim.Adam(
             net.parameters(), lr=config.lr, betas=(config.momentum, 0.999), weight_decay=config.weight_decay,

@@ -16,7 +16,8 @@ from dhm.config import METHODS, Config
 from dhm.paper import recipes
 from dhm.paper.presets import resolve
 from dhm.plots.runs import overview
-from dhm.records.record import RunRecord, find
+from dhm.records.record import RunRecord
+from dhm.records.store import find
 from dhm.widgets.runs import called, named
 from dhm.widgets.view import WIDE, Screen, View, pick, row
 

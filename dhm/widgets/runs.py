@@ -11,7 +11,8 @@ from dhm.analysis.variants import method_of, spoken, variant
 from dhm.metrics import error_name, main_error
 from dhm.plots.runs import overview
 from dhm.plots.style import METHODS
-from dhm.records.record import RunRecord, find
+from dhm.records.record import RunRecord
+from dhm.records.store import find
 from dhm.widgets.view import WIDE, View, explorer
 
 NONE = (

@@ -3,7 +3,6 @@
 import contextlib
 import difflib
 import functools
-import importlib.util
 import re
 import subprocess
 import sys
@@ -36,9 +35,7 @@ RATE, EPOCHS = 0.005, 2
 
 
 def see_installed(title: str) -> None:
-    package = integrations.NEEDS.get(title, "torch")
-    if not importlib.util.find_spec(package):
-        pytest.skip(f"needs {package}, which is in no extra: pip install accelerate 'pytorch-lightning>=2.6.4'")
+    pytest.importorskip(integrations.NEEDS.get(title, "torch"))
 
 
 def plain() -> nn.Module:

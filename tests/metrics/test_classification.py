@@ -5,7 +5,7 @@ import torch
 
 from dhm import paths
 from dhm.metrics.classification import collect, judge
-from dhm.records.record import find
+from dhm.records.store import find
 from dhm.training.ledger import know_nothing
 
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 from conftest import small_config
 from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
 
 import dhm
 from dhm import plots
@@ -15,6 +16,7 @@ from dhm.analysis.features.gradients import trunk_gradients
 from dhm.analysis.statistics import Sample
 from dhm.analysis.theory.branching import heads_after
 from dhm.branches import MAIN, BranchSpec
+from dhm.config import Config
 from dhm.flops import at_equal_flops, flops, training_flops
 from dhm.paper import recipes
 from dhm.zoo import blueprint, network_of
@@ -92,6 +94,18 @@ def test_training_flops_by_hand() -> None:
     forward = flops(network_of(config), 8)[MAIN]
     assert training_flops(config) == 3 * forward - first
     assert training_flops(config.replace(method="dhm", branches="twin")) == 2 * (3 * forward - first)
+    grouped = Config(arch="mobilenet_v1", method="baseline", image_size=32)  # its first has a stride of 2
+    assert training_flops(grouped) == 3 * flops(network_of(grouped), 32)[MAIN] - 16 * 16 * 9 * 3 * 32
+
+
+@pytest.mark.parametrize("arch", ["resnet32", "densenet40_12", "wrn16_8", "resnet18", "resnet50"])
+def test_training_flops_as_torch_counts_them(arch: str) -> None:
+    """Where no convolution is grouped, in the backward pass itself."""
+    with torch.device("meta"):
+        net = dhm.create_model(arch).eval()
+        with FlopCounterMode(display=False) as counter:
+            torch.stack([z.sum() for z in net.all_logits(torch.zeros(1, 3, 32, 32)).values()]).sum().backward()
+    assert training_flops(Config(arch=arch, method="dsl", image_size=32)) == counter.get_total_flops() // 2
 
 
 @pytest.mark.parametrize("arch", ["resnet32", "wrn16_8", "densenet40_12"])

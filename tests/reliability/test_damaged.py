@@ -13,7 +13,8 @@ from trainings import outcome, same
 import dhm
 from dhm.__main__ import main
 from dhm.records import checkpoints
-from dhm.records.record import FILES, RunRecord, find, load_runs
+from dhm.records.record import FILES, RunRecord
+from dhm.records.store import find, load_runs
 from dhm.training.step import Trainer
 
 CHECKPOINTS = ("last.pt", "best.pt")

@@ -25,7 +25,7 @@ from dhm.__main__ import main
 from dhm.analysis.evidence import kept
 from dhm.data import load
 from dhm.records import checkpoints, seal
-from dhm.records.record import find
+from dhm.records.store import find
 from dhm.records.verification import DAMAGED, verify
 
 ROOM = 2**30

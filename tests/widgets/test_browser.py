@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 
 from dhm import paths
-from dhm.records.record import find
+from dhm.records.store import find
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)

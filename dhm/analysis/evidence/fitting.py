@@ -9,7 +9,8 @@ import pandas as pd
 from dhm.analysis.variants import spoken, variant
 from dhm.branches import MAIN
 from dhm.errors import InputError
-from dhm.records.record import RunRecord, find
+from dhm.records.record import RunRecord
+from dhm.records.store import find
 from dhm.records.weights import load_trained
 from dhm.training.evaluation import evaluate
 

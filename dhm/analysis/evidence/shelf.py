@@ -12,7 +12,8 @@ from dhm import paths
 from dhm.analysis.evidence import protocol
 from dhm.config import Config
 from dhm.paper import recipes
-from dhm.records.record import RunRecord, find, load_runs
+from dhm.records.record import RunRecord
+from dhm.records.store import find, load_runs
 
 TABLES: Mapping[str, Callable[..., list[Config]]] = {
     "table1": recipes.table1, "table2": recipes.table2, "table3": recipes.table3, "table4": recipes.table4,

@@ -15,7 +15,8 @@ from dhm.config import Config
 from dhm.data.reid import PUBLISHED
 from dhm.paper.numbers import PAPER_SEEDS
 from dhm.paper.presets import CIFAR_PAPER, SMALL
-from dhm.records.record import RunRecord, load_runs
+from dhm.records.record import RunRecord
+from dhm.records.store import load_runs
 from dhm.zoo import family_of
 
 DATASETS = {"cifar100": "CIFAR-100", "imagenet": "ImageNet", **{name: there.title for name, there in PUBLISHED.items()}}

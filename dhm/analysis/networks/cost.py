@@ -16,9 +16,6 @@ TRAINING_IMAGES = {
     "cifar100": 50_000, "imagenet": 1_281_167, **{name: there.images["train"] for name, there in PUBLISHED.items()}
 }  # fmt: skip
 
-SMALLER = {"quick": {"batch_size": 16}, "smoke": {"batch_size": 4, "image_size": 64}}
-"""What is measured of networks for large images where a page has to be quick."""
-
 
 def measure(
     arch: str, preset: str, accelerator: str = "auto", *, dataset: str = "", precision: str = Config.precision
@@ -27,7 +24,7 @@ def measure(
 
     Args:
         arch: e.g. "resnet32", whose step stands for all on CIFAR-100.
-        preset: of the page; with "quick" and "smoke" batches of large images are smaller than the recipe's.
+        preset: of the page; "quick" takes smaller batches of large images, "smoke" of all and no more than 64 pixels.
         dataset: of re-identification, where its recipe is meant.
 
     Returns:
@@ -35,12 +32,16 @@ def measure(
     """
     recipe = Config.from_dict({**settings("paper", arch, "dhm", dataset), "method": "dhm", "precision": precision})
     images = "pedestrians" if recipe.dataset_name in DATASETS else "fashion-mnist-mini"
-    small = SMALLER.get(preset, {}) if (recipe.image_size or 32) > 32 else {}
-    standing = {"dataset": images, "image_size": recipe.image_size or 32, "weights": "", "frozen_epochs": 0}
-    measured = recipe.replace(**{**standing, **small})
+    size = recipe.image_size or 32
+    standing = {"dataset": images, "image_size": size, "weights": "", "frozen_epochs": 0}
+    if preset == "smoke":
+        standing |= {"batch_size": 4, "image_size": min(size, 64)}
+    elif preset == "quick" and size > 32:
+        standing |= {"batch_size": 16}
+    measured = recipe.replace(**standing)
     step = estimate(measured, steps=2 if preset == "smoke" else 5, accelerator=accelerator).step
-    size = _size(measured)
-    pixels = f"{size}x{size}" if isinstance(size, int) else f"{size[0]}x{size[1]}"
+    shape = _size(measured)
+    pixels = f"{shape}x{shape}" if isinstance(shape, int) else f"{shape[0]}x{shape[1]}"
     told = f"{arch} under DHM: {1000 * step:.0f} ms a step of {measured.batch_size} images of {pixels} pixels"
     return told, pace(measured, step)
 

@@ -22,7 +22,8 @@ from dhm.analysis.features.gradients import consistency, held_out
 from dhm.analysis.variants import spoken
 from dhm.data import load_test
 from dhm.paper import recipes
-from dhm.records.record import RunRecord, find
+from dhm.records.record import RunRecord
+from dhm.records.store import find
 from dhm.training import grid
 
 RECORDS = sorted(file.parent for file in paths.records_dir().rglob("config.json"))

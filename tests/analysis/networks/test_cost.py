@@ -13,7 +13,7 @@ from dhm.training.estimate import Estimate
     ("arch", "preset", "options", "measured"),
     [
         ("resnet32", "quick", {}, ("fashion-mnist-mini", 32, 128, 5)),
-        ("resnet32", "smoke", {}, ("fashion-mnist-mini", 32, 128, 2)),
+        ("resnet32", "smoke", {}, ("fashion-mnist-mini", 32, 4, 2)),
         ("resnet18", "paper", {"precision": "bf16-mixed"}, ("fashion-mnist-mini", 224, 256, 5)),
         ("resnet18", "quick", {}, ("fashion-mnist-mini", 224, 16, 5)),
         ("resnet50", "quick", {"dataset": "market1501"}, ("pedestrians", 256, 16, 5)),
@@ -31,7 +31,7 @@ def test_a_step_of_the_papers_network_is_measured(
         seen.append(config)
         assert (config.dataset, config.image_size, config.batch_size, steps) == measured
         size = (config.image_size, config.image_size // 2) if config.dataset == "pedestrians" else config.image_size
-        return Estimate(1e-11 * config.batch_size * flops.training_flops(config, size), 0.0, 1, 1.0, 0)
+        return Estimate(1e-11 * config.batch_size * flops.training_flops(config, size), 0.0, 1, 1.0, 0, 1)
 
     monkeypatch.setattr(cost, "estimate", estimate)
     told, pace = cost.measure(arch, preset, "cpu", **options)
