@@ -47,10 +47,13 @@ class Estimate:
         )
 
 
-def estimate(config: Config, steps: int = 10, accelerator: str = "auto", **machine: Any) -> Estimate:
+def estimate(
+    config: Config, steps: int = 10, accelerator: str = "auto", *, tests: bool = True, **machine: Any
+) -> Estimate:
     """Measure `steps` training steps and test batches of a configuration; nothing is kept.
 
     Args:
+        tests: whether the run's seconds are to hold its tests; else these are not measured.
         accelerator: as for `dhm.fit`.
         **machine: data_dir, download, accumulate, workers, compile, likewise.
     """
@@ -74,7 +77,7 @@ def estimate(config: Config, steps: int = 10, accelerator: str = "auto", **machi
             _wait(device)
             watch.lap("train")
             memory = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0
-            test = _test_seconds(trainer, steps)
+            test = _test_seconds(trainer, steps) if tests else 0.0
     total = config.epochs * train.steps(config.batch_size)
     seconds = total * watch.seconds["train"] / steps + config.epochs * test
     share = watch.seconds["data"] / watch.seconds["train"]

@@ -9,7 +9,7 @@ from dhm.analysis.variants import names, spoken
 from dhm.config import Config
 from dhm.data.reid import DATASETS, PUBLISHED
 from dhm.flops import training_flops
-from dhm.paper.presets import settings
+from dhm.paper.presets import SMALL, settings
 from dhm.training.estimate import estimate
 
 TRAINING_IMAGES = {
@@ -39,7 +39,7 @@ def measure(
     elif preset == "quick" and size > 32:
         standing |= {"batch_size": 16}
     measured = recipe.replace(**standing)
-    step = estimate(measured, steps=2 if preset == "smoke" else 5, accelerator=accelerator).step
+    step = estimate(measured, steps=2 if preset in SMALL else 5, accelerator=accelerator, tests=False).step
     shape = _size(measured)
     pixels = f"{shape}x{shape}" if isinstance(shape, int) else f"{shape[0]}x{shape[1]}"
     told = f"{arch} under DHM: {1000 * step:.0f} ms a step of {measured.batch_size} images of {pixels} pixels"
