@@ -2,32 +2,25 @@
 
 import argparse
 import dataclasses
-import inspect
-import re
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import torch
 
 from dhm import paths
-from dhm.config import ONE_OF, Config
 from dhm.errors import InputError, NonFiniteLoss, Stopped
 from dhm.memory import ran_out
+from dhm.options import add_machine, add_settings, add_step, configs_from, machine, settings, step
 from dhm.paper import presets
-from dhm.records import inside, unfinished
+from dhm.records import unfinished
 from dhm.records.record import RunRecord
 from dhm.records.store import find
 from dhm.records.verification import DAMAGED, STATES, UNFINISHED, verify
 from dhm.records.weights import export, load_released, load_trained, released_name, torchvision_label
-from dhm.training.arithmetic import AUTO, as_begun
 from dhm.zoo import FAMILIES, MODELS, create_model
-
-GRID = ("arch", "seed", "method")  # settings that may be given several values at once
-LISTS = ("milestones",)
-MAPPINGS = ("options", "ce_weights", "mimic_weights")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -80,17 +73,17 @@ def parser() -> argparse.ArgumentParser:
     command.set_defaults(run=_list)
 
     command = commands.add_parser("train", help="train a run, or a grid of runs; goes on where it was stopped")
-    _add_settings(command)
-    _add_machine(command)
-    _add_step(command)
+    add_settings(command)
+    add_machine(command)
+    add_step(command)
     command.add_argument("--runs-dir", type=Path, help="where run records are kept (default $DHM_RUNS, else runs/)")
     command.add_argument("--tensorboard", action="store_true", help="curves for TensorBoard, in the record's folder")
     command.set_defaults(run=_train)
 
     command = commands.add_parser("estimate", help="measure a few steps and say how long a training will take")
-    _add_settings(command)
-    _add_machine(command)
-    _add_step(command)
+    add_settings(command)
+    add_machine(command)
+    add_step(command)
     command.add_argument("--steps", type=int, default=10, help="steps to measure (default 10)")
     command.set_defaults(run=_estimate)
 
@@ -100,8 +93,8 @@ def parser() -> argparse.ArgumentParser:
         help="folders of run records, released checkpoints, weights of torchvision; a file's network is recognised",
     )  # fmt: skip
     command.add_argument("--which", choices=("last", "best"), default="last", help="which epoch of a run")
-    _add_settings(command)
-    _add_machine(command)
+    add_settings(command)
+    add_machine(command)
     command.set_defaults(run=_evaluate)
 
     command = commands.add_parser("export", help="the plain network's tensors of any program's checkpoint, as a file")
@@ -142,127 +135,6 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-def _add_settings(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--preset", default="", help=f"settings to start from: {', '.join(presets.PRESETS)}")
-    command.add_argument("--config", type=Path, help="a config.json to start from instead of a preset")
-    group = command.add_argument_group("settings of a run (dhm.Config); arch, method and seed take several values")
-    explained = _explained()
-    for field in dataclasses.fields(Config):
-        several = "+" if field.name in GRID else "*" if field.name in (*LISTS, *MAPPINGS) else None
-        value = f"{{{','.join(ONE_OF[field.name])}}}" if field.name in ONE_OF else "VALUE"
-        group.add_argument(
-            f"--{field.name.replace('_', '-')}", nargs=several, help=explained.get(field.name, "").replace("%", "%%"),
-            metavar="NAME=VALUE" if field.name in MAPPINGS else value,
-        )  # fmt: skip
-
-
-def _explained() -> dict[str, str]:
-    """What the documentation of `Config` says of each field."""
-    text = inspect.getdoc(Config) or ""  # none under python -OO
-    entries = re.findall(r"^    (\w+(?:, \w+)*): (.+(?:\n {8}.+)*)", text, re.MULTILINE)
-    return {name: " ".join(words.split()) for names, words in entries for name in names.split(", ")}
-
-
-def _add_machine(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--data-dir", type=Path, help="where data sets are (default $DHM_DATA, else data/)")
-    command.add_argument("--download", action="store_true", help="fetch CIFAR-100 or torchvision's weights if missing")
-    command.add_argument("--accelerator", default="auto", help="cpu, cuda or auto")
-    command.add_argument(
-        "--workers", type=int, help="processes that read streamed images (default one a core, at most 8)"
-    )
-
-
-def _add_step(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "--accumulate", type=int, default=1, metavar="N", help="run a batch as N shards, to fit a small device"
-    )
-    command.add_argument(
-        "--compile", action="store_true", help="capture the step by torch.compile, on a GPU as CUDA graphs"
-    )
-
-
-def _pairs(name: str, items: Sequence[str]) -> dict[str, Any]:
-    """A setting that is written as NAME=VALUE several times."""
-    pairs: dict[str, Any] = {}
-    for item in items:
-        key, sign, value = item.partition("=")
-        if not key or not sign:
-            raise InputError(f"{name} must be written NAME=VALUE, not {item!r}")
-        if key in pairs:
-            raise InputError(f"{name} gives {key} twice")
-        pairs[key] = _value(value)
-    return pairs
-
-
-def _value(text: str, kind: Any = Any) -> Any:
-    """A setting as it is written on the command line: where it need not be a word, what it is in JSON."""
-    if kind is str:
-        return text
-    try:
-        return inside.parsed(text)
-    except ValueError:
-        return text
-
-
-def configs_from(given: argparse.Namespace, preset: str = "") -> list[Config]:
-    """The runs a command line asks for, from `preset` if it names none, all methods of a seed before the next seed.
-
-    Epochs given without milestones or held epochs move those of the preset with them.
-    """
-    if given.config and given.preset:
-        raise InputError("give a preset or a config to start from, not both")
-    changes: dict[str, Any] = {}
-    for field in _settings(given):
-        text = getattr(given, field.name)
-        if field.name in MAPPINGS:
-            changes[field.name] = _pairs(field.name, text)
-        elif isinstance(text, list):
-            changes[field.name] = [_value(item, field.type) for item in text]
-        else:
-            changes[field.name] = _value(text, field.type)
-    start = _read_config(given.config) if given.config else {}
-    architectures, seeds, methods = (
-        changes.pop(name, [start.get(name, default)])
-        for name, default in (("arch", "cifar_resnet"), ("seed", 0), ("method", "dhm"))
-    )
-    dataset = changes.get("dataset", "")
-
-    def begin(arch: str, method: str) -> dict[str, Any]:
-        """What the changes are made to: the preset or config in the epochs asked for."""
-        values = start or presets.settings(given.preset or preset, arch, method, dataset)
-        return Config.from_dict(values).lasting(changes["epochs"]).to_dict() if "epochs" in changes else values
-
-    automatic = changes.get("precision") == AUTO
-    if automatic:
-        del changes["precision"]
-    configs = [
-        Config.from_dict({**begin(arch, method), **changes, "arch": arch, "method": method, "seed": seed})
-        for arch in architectures for seed in seeds for method in methods
-    ]  # fmt: skip
-    return [as_begun(c, getattr(given, "runs_dir", None), given.accelerator) for c in configs] if automatic else configs
-
-
-def _settings(given: argparse.Namespace) -> list[dataclasses.Field]:
-    """The settings a command line gives."""
-    return [field for field in dataclasses.fields(Config) if getattr(given, field.name) is not None]
-
-
-def _read_config(file: Path) -> dict[str, Any]:
-    try:
-        return Config.from_dict(inside.mapping(inside.content(file).decode())).to_dict()
-    except (OSError, ValueError) as error:
-        raise InputError(f"{file} is no configuration of a run: {error}") from None
-
-
-def _machine(given: argparse.Namespace) -> dict[str, Any]:
-    names = ("data_dir", "download", "accelerator", "workers")
-    return {name: getattr(given, name) for name in names}
-
-
-def _step(given: argparse.Namespace) -> dict[str, Any]:
-    return {"accumulate": given.accumulate, "compile": given.compile}
-
-
 def _list(given: argparse.Namespace) -> None:
     print(f"{'network':<18}{'B0':>12}{'B1':>12}{'B2':>12}   source")
     for name, entry in MODELS.items():
@@ -281,7 +153,7 @@ def _list(given: argparse.Namespace) -> None:
 def _train(given: argparse.Namespace) -> None:
     from dhm.training.grid import fit_all  # Fabric and what reads data sets take a second to import
 
-    options = {"tensorboard": given.tensorboard, **_step(given), **_machine(given)}
+    options = {"tensorboard": given.tensorboard, **step(given), **machine(given)}
     if not given.preset and not given.config:
         print(f"preset {presets.resolve('')}, as none is given (--preset {'|'.join(presets.PRESETS)})", flush=True)
     configs = configs_from(given)
@@ -297,7 +169,7 @@ def _estimate(given: argparse.Namespace) -> None:
     configs = configs_from(given)
     total = 0.0
     for config in configs:
-        cost = estimate(config, given.steps, **_step(given), **_machine(given))
+        cost = estimate(config, given.steps, **step(given), **machine(given))
         total += cost.seconds
         print(f"{config.name}: {cost}", flush=True)
     if len(configs) > 1:
@@ -311,7 +183,7 @@ def _evaluate(given: argparse.Namespace) -> None:
     for path in given.paths:
         if path.is_dir():
             asked = [name for name in ("preset", "config") if getattr(given, name)]
-            asked += [field.name for field in _settings(given)]
+            asked += [field.name for field in settings(given)]
             if asked:
                 raise InputError(f"{path} is a run record and has its settings in itself; leave out {asked[0]}")
             record = RunRecord.read(path)

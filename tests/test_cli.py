@@ -16,8 +16,9 @@ import torch
 from conftest import small_config, write_image
 
 import dhm
-from dhm.__main__ import _explained, configs_from, main, parser
+from dhm.__main__ import main, parser
 from dhm.data import Images, load
+from dhm.options import configs_from, explained
 from dhm.training import evaluation
 from dhm.training.estimate import estimate
 
@@ -231,7 +232,7 @@ def test_help_explains_every_setting(capsys: pytest.CaptureFixture) -> None:
     assert '--method {baseline,dsl,dhm} [{baseline,dsl,dhm} ...] "baseline" trains the plain network' in told
     assert '--test-on {val,val+rest} "val", or "val+rest" to test on the training images left out' in told
     assert "--lr VALUE of the optimizer. --momentum VALUE of the optimizer." in told
-    assert list(_explained()) == [field.name for field in dataclasses.fields(dhm.Config)]
+    assert list(explained()) == [field.name for field in dataclasses.fields(dhm.Config)]
 
 
 @pytest.mark.parametrize("command", [["estimate"], ["evaluate", "some.pth"]])

@@ -14,7 +14,8 @@ from torchvision.transforms import v2
 
 import dhm
 from dhm import zoo
-from dhm.__main__ import configs_from, main, parser
+from dhm.__main__ import main, parser
+from dhm.options import configs_from
 from dhm.paper import presets, recipes
 from dhm.records.weights import our_name
 
