@@ -9,7 +9,7 @@ import torch
 from dhm.flops import training_flops
 from dhm.training.step import Trainer
 
-WORK = 10e9
+WORK = 2.5e9
 """Multiply-adds of a step that are worth a thread. Threads wait for each other after every layer: with less to do, that
 takes longer than the layer, and where other programs want the cores many times longer (docs/measurements.md)."""
 
