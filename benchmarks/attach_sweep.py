@@ -63,6 +63,10 @@ WITHOUT_STAGES = {
 Check = dict[str, Any]
 
 
+class Unasked(Exception):
+    """The network itself does not stand the change."""
+
+
 class Slow(BaseException):
     """A network took too long; no `except Exception` on the way may catch it."""
 
@@ -200,6 +204,10 @@ def recomputed(reentrant: bool) -> Callable[[nn.Module, int], None]:
         root = dhm.attach(copy.deepcopy(net), image_size=size).roots["B1"]
         stage = net.get_submodule(root)
         stage.__class__ = type(type(stage).__name__, (Recomputed, type(stage)), {"reentrant": reentrant})
+        try:
+            copy.deepcopy(net).train()(images(size).requires_grad_()).sum().backward()
+        except RuntimeError as error:  # a stage that is a single activation in place
+            raise Unasked(f"the plain network does not train so: {error}") from None
         trains(dhm.attach(net, image_size=size, seed=0), size)
 
     return run
@@ -262,6 +270,8 @@ def check(make: Callable[[], nn.Module], run: Callable[[nn.Module, int], None], 
             return {**record, "outcome": "left out", "why": f"the plain network does not train: {error}"[:200]}
         run(net, record["size"])
         record["outcome"] = "works"
+    except Unasked as error:
+        record |= {"outcome": "left out", "why": str(error)[:200]}
     except dhm.InputError as error:
         record |= {"outcome": "refused", "why": str(error)}
     except Slow:
