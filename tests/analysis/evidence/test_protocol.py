@@ -14,8 +14,8 @@ from conftest import small_config, write_run
 from scipy import stats
 
 import dhm
-from dhm import __main__ as cli
-from dhm import paths
+from dhm import options, paths
+from dhm.__main__ import main, parser
 from dhm.analysis.evidence import kept, measures, protocol
 from dhm.analysis.features import agreement, correlation
 from dhm.analysis.features.gradients import consistency, held_out
@@ -206,7 +206,7 @@ def test_committed_record(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert not list(folder.glob("*.pt"))
     asked = []
     monkeypatch.setattr(grid, "fit_all", lambda configs, **_: asked.extend(configs) or [])
-    assert cli.main(["train", "--config", str(folder / "config.json")]) == 0
+    assert main(["train", "--config", str(folder / "config.json")]) == 0
     assert asked == [record.config]
 
 
@@ -223,7 +223,7 @@ def asked_by(target: str) -> list[dhm.Config]:
     return [
         config
         for command in re.findall(r"-m dhm (train .+?)(?= &&|\))", line.replace("\\\n", " "))
-        for config in cli.configs_from(cli.parser().parse_args(shlex.split(command)))
+        for config in options.configs_from(parser().parse_args(shlex.split(command)))
     ]
 
 
@@ -237,7 +237,7 @@ def test_make_trains_the_records() -> None:
 
 def test_make_trains_the_papers_row_in_the_order_of_the_protocol(monkeypatch: pytest.MonkeyPatch) -> None:
     for precision in ("bf16-mixed", "32-true"):
-        monkeypatch.setattr(cli, "as_begun", lambda config, *_, p=precision: config.replace(precision=p))
+        monkeypatch.setattr(options, "as_begun", lambda config, *_, p=precision: config.replace(precision=p))
         methods = ("baseline", "dhm", "dsl")
         assert asked_by("evidence-cifar") == recipes.table1("paper", ["resnet32"], methods, precision=precision)
 
