@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -28,6 +29,9 @@ from dhm.training.capture import Objective
 from dhm.training.step import Trainer, prepare
 
 CPU = torch.device("cpu")
+compiles = pytest.mark.skipif(
+    not any(map(shutil.which, ("c++", "g++", "clang++"))), reason="there is no C++ compiler to capture a step with"
+)
 NETS = {
     "cifar_resnet": ({"depth": 8}, 8), "wrn": ({"depth": 10, "width": 1, "dropout": 0.3}, 8),
     "densenet": ({"depth": 10, "growth": 2, "bottleneck": True, "dropout": 0.2}, 8),
@@ -126,12 +130,14 @@ def test_compiled_once_it_is_the_eager_step(family: str, way: str, graphs: list,
     assert len(graphs) == 1
 
 
+@compiles
 def test_in_code_of_its_own_too() -> None:
     """Compiled as runs are; in single precision it is below, within a run."""
     torch.manual_seed(0)
     assert furthest(TINY.build(10).double(), dhm.DHMLoss(), 8) < 1e-10
 
 
+@compiles
 @pytest.mark.parametrize(("dtype", "most"), [(torch.float64, 1e-10), (torch.float32, 1e-4)])
 @pytest.mark.parametrize("family", NETS)
 def test_every_family_in_code_of_its_own(family: str, dtype: torch.dtype, most: float, long: bool) -> None:
@@ -198,6 +204,7 @@ def test_checkpoints_go_into_each_other(first: bool, tmp_path: Path, graphs: lis
     assert_close(record, fit(tmp_path / "eager"))
 
 
+@compiles
 def test_stopped_it_ends_with_the_same_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, long: bool) -> None:
     """In code of its own; in the long version compiled anew after the stop."""
     config = RUN.replace(epochs=2)
