@@ -2,11 +2,13 @@
 
 import copy
 import itertools
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
@@ -219,6 +221,7 @@ def test_stopped_it_ends_with_the_same_bits(tmp_path: Path, monkeypatch: pytest.
     assert_close(record, fit(tmp_path / "eager", config))
 
 
+@mock.patch.dict(os.environ)  # in which Fabric leaves what programs of later tests would take for a launcher's
 @pytest.mark.parametrize(("precision", "accumulate", "most"), [("bf16-mixed", 1, 2e-2), ("32-true", 3, 1e-4)])
 def test_through_fabric(precision: str, accumulate: int, most: float, graphs: list) -> None:
     """DDP and half precision; and a batch in uneven shards: of 34, 33 and 33 images, of 14, 13 and 13."""
