@@ -17,6 +17,8 @@ from dhm.zoo import network_of
 
 NETWORK = ("arch", "options", "branches", "method", "isolated")
 """Settings that say which network is trained."""
+PASSED_OVER = (F.batch_norm, F.relu, F.relu_)
+"""What multiplies nothing and leaves shapes as they are, and is slow on the device "meta"."""
 MIMICKING = ("branches", "direction", "temperature", "ce_weights", "mimic_weights", "mimic_probability")
 """Settings that have no meaning for the plain network."""
 
@@ -24,8 +26,7 @@ MIMICKING = ("branches", "direction", "temperature", "ce_weights", "mimic_weight
 def flops(net: BranchedNet, image_size: int | tuple[int, int] = 32) -> dict[str, int]:
     """Multiply-adds of one image, by owner: B0 (with the trunk) and what each branch adds while training.
 
-    Inference runs B0 alone. A network on the device "meta" is counted without computing. Torch's counter takes a
-    multiply-add for two operations; here it is one.
+    Inference runs B0 alone. A network on the device "meta" is counted without computing.
     """
     with answering(net), torch.no_grad():
         image = blank(net.backbone, image_size)
@@ -34,17 +35,17 @@ def flops(net: BranchedNet, image_size: int | tuple[int, int] = 32) -> dict[str,
         parts |= {name: (net.branches[name], inner[root]) for name, root in net.roots.items()}
         counts = {}
         for name, (module, x) in parts.items():
-            with FlopCounterMode(display=False) as counter:
+            with Counter() as counter:
                 module(x)
-            counts[name] = counter.get_total_flops() // 2
+            counts[name] = counter.forward
     return counts
 
 
 def inference_flops(net: BranchedNet, image_size: int | tuple[int, int] = 32) -> int:
     """Multiply-adds of one image through the network in eval mode, counted as `flops` counts them."""
-    with answering(net), torch.no_grad(), FlopCounterMode(display=False) as counter:
+    with answering(net), torch.no_grad(), Counter() as counter:
         net(blank(net, image_size))
-    return counter.get_total_flops() // 2
+    return counter.forward
 
 
 def operations(module: Callable[[torch.Tensor], Any], images: torch.Tensor) -> int:
@@ -70,36 +71,44 @@ def training_flops(config: Config, image_size: int | tuple[int, int] | None = No
         image_size: pixels of a side, or height and width; by default the configuration's, and CIFAR's 32 where it names
             none.
     """
-    network = json.dumps({name: config.to_dict()[name] for name in NETWORK})
-    return _training_flops(network, image_size or config.image_size or 32)
+    branched = "baseline" if config.method == "baseline" else "dhm"
+    described = {name: config.to_dict()[name] for name in NETWORK} | {"method": branched}
+    return _training_flops(json.dumps(described), image_size or config.image_size or 32)
 
 
 @functools.cache
 def _training_flops(network: str, image_size: int | tuple[int, int]) -> int:
     with torch.device("meta"):
         net = network_of(Config.from_dict(json.loads(network))).eval()
-    with _TrainingCounter() as counter:
+    with Counter() as counter:
         net.all_logits(blank(net, image_size))
-    return counter.total
+    return counter.training
 
 
-class _TrainingCounter(TorchFunctionMode):
-    """Multiply-adds of layers as they are called: forward, and once more for each gradient that is wanted, the input's
-    and the weights'.
+class Counter(TorchFunctionMode):
+    """Multiply-adds of convolutions and linear layers as they are called, which is all there is in the networks here.
 
-    torch's counter, which watches the backward pass, takes the weights' gradient of a grouped convolution for that of a
-    full one: for MobileNet 3.5 times too many.
+    torch's counter, which watches the backward pass too, takes the weights' gradient of a grouped convolution for that
+    of a full one: for MobileNet 3.5 times too many.
+
+    Attributes:
+        forward: of the calls.
+        training: likewise, and once more for each gradient that is wanted, the input's and the weights'.
     """
 
-    total = 0
+    forward = training = 0
 
     def __torch_function__(
         self, func: Callable, types: Any, args: tuple = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
+        if func in PASSED_OVER:
+            return args[0]
         answer = func(*args, **(kwargs or {}))
         if func in (torch.conv2d, F.linear):
             images, weight = args[:2]
-            self.total += answer.numel() * weight[0].numel() * (1 + images.requires_grad + weight.requires_grad)
+            work = answer.numel() * weight[0].numel()
+            self.forward += work
+            self.training += work * (1 + images.requires_grad + weight.requires_grad)
         return answer
 
 

@@ -146,7 +146,8 @@ class Blueprint(ABC):
             stages.append(modules)
             put_out.append(channels)
         net = StagedNet(stem, stages, self.head(channels), put_out)
-        net.apply(initialize)
+        if not next(net.parameters()).is_meta:  # shapes alone have nothing to draw
+            net.apply(initialize)
         return net
 
 

@@ -15,7 +15,7 @@ from dhm.training.step import Trainer, prepare
 from dhm.training.threads import by_work
 from dhm.training.timing import Stopwatch
 
-WARM_UP = 3
+WARM_UP = {"eager": 1, "captured": 3}
 """Steps not counted: a captured one is compiled in the first, recorded in the second and replayed from the third on."""
 
 
@@ -62,13 +62,14 @@ def estimate(
     with torch.random.fork_rng(devices=[]):
         trainer = prepare(config, connect(accelerator, config.precision), **machine)
         train, device = trainer.data.train, trainer.fabric.device
+        warm_up = WARM_UP["captured" if trainer.compiled else "eager"]
         with by_work(trainer) as threads:
             if device.type == "cuda":
                 torch.cuda.reset_peak_memory_stats(device)
             trainer.begin(config.frozen_epochs)
             epochs = (trainer.batches(epoch) for epoch in itertools.count())
-            batches = enumerate(itertools.islice(itertools.chain.from_iterable(epochs), WARM_UP + steps))
-            for step, (images, labels) in itertools.islice(batches, WARM_UP):
+            batches = enumerate(itertools.islice(itertools.chain.from_iterable(epochs), warm_up + steps))
+            for step, (images, labels) in itertools.islice(batches, warm_up):
                 trainer.step(0, step, images, labels)
             _wait(device)
             watch = Stopwatch()

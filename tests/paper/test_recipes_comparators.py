@@ -17,7 +17,7 @@ from dhm.analysis.statistics import Sample
 from dhm.analysis.theory.branching import heads_after
 from dhm.branches import MAIN, BranchSpec
 from dhm.config import Config
-from dhm.flops import at_equal_flops, flops, training_flops
+from dhm.flops import at_equal_flops, flops, inference_flops, training_flops
 from dhm.paper import recipes
 from dhm.zoo import blueprint, network_of
 
@@ -106,6 +106,17 @@ def test_training_flops_as_torch_counts_them(arch: str) -> None:
         with FlopCounterMode(display=False) as counter:
             torch.stack([z.sum() for z in net.all_logits(torch.zeros(1, 3, 32, 32)).values()]).sum().backward()
     assert training_flops(Config(arch=arch, method="dsl", image_size=32)) == counter.get_total_flops() // 2
+
+
+@pytest.mark.parametrize("arch", ["resnet32", "densenetbc100_12", "wrn16_8", "resnet50", "mobilenet_v1"])
+def test_flops_as_torch_counts_them(arch: str) -> None:
+    """Of the plain network, and of all classifiers together, which share the trunk."""
+    net, image, totals = dhm.create_model(arch).eval(), torch.zeros(1, 3, 32, 32), []
+    for answer in (net, net.all_logits):
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            answer(image)
+        totals.append(counter.get_total_flops() // 2)
+    assert [inference_flops(net), sum(flops(net).values())] == totals
 
 
 @pytest.mark.parametrize("arch", ["resnet32", "wrn16_8", "densenet40_12"])

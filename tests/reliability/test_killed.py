@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from conftest import small_config
 from trainings import Server, arguments, kinds, outcome, same, serving, wait_for
 
 import dhm
@@ -52,6 +53,34 @@ def test_killed_runs_end_with_the_same_bits(
             assert same(outcome(record), one)
             assert not list(record.folder.glob(".*.partial"))
     record_property(f"kills of {kind}", kills)
+
+
+def test_a_run_killed_five_times_ends_with_the_same_bits(server: Server, tmp_path: Path) -> None:
+    """At random moments after random steps, and each time it goes on from where it stood."""
+    config = small_config(
+        arch="wrn", options={"depth": 10, "width": 1, "dropout": 0.3}, epochs=5, milestones=(2,), image_size=12
+    )
+    finish(server, arguments([config], tmp_path, tmp_path / "whole"), 1)
+    record, given = dhm.RunRecord.of(config, tmp_path), arguments([config], tmp_path, tmp_path)
+    rng = random.Random(0)
+    for kills, target in enumerate(sorted(rng.sample(range(2, 40), 5))):  # of 50 steps
+        child = server.start(*given)
+        wait_for(lambda kills=kills, target=target: len(record.environment) > kills and steps_of(record) >= target)
+        time.sleep(rng.random() * 0.05)
+        child.send(signal.SIGKILL)
+        assert child.wait() == [-signal.SIGKILL]
+    assert record.result is None
+    finish(server, given, 1)
+    starts = [start["from"] for start in record.environment]
+    assert starts == sorted(starts)
+    assert [len(starts), starts[0], starts[1] > [0, 0]] == [6, [0, 0], True]
+    assert same(outcome(record), outcome(dhm.RunRecord.of(config, tmp_path / "whole")))
+
+
+def steps_of(record: dhm.RunRecord) -> int:
+    """Steps of ten an epoch that a run's checkpoint stands for."""
+    found = record.checkpoint()
+    return 0 if found is None else found[1]["at"]["epoch"] * 10 + found[1]["at"]["step"]
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])

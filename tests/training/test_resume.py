@@ -1,11 +1,6 @@
 """A run that was stopped ends with the same bits as one that was not."""
 
-import json
 import os
-import random
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -60,40 +55,6 @@ def test_seed_changes_everything(tmp_path: Path) -> None:
     assert not torch.equal(first["backbone.conv1.weight"], second["backbone.conv1.weight"])
 
 
-CHILD = """
-import sys, dhm
-from dhm.config import Config
-import json
-dhm.fit(Config.from_dict(json.loads(sys.argv[1])), runs_dir=sys.argv[2], accelerator="cpu", progress=False,
-        checkpoint_every=0.0)
-"""
-
-
-def test_killed_at_random_moments_ends_with_the_same_bits(tmp_path: Path) -> None:
-    """SIGKILL at five random moments of training, restarts, and the bits of a run that was never stopped."""
-    config = small_config(
-        arch="wrn", options={"depth": 10, "width": 1, "dropout": 0.3}, epochs=10, milestones=(2,), image_size=12
-    )
-    whole = dhm.fit(config, runs_dir=tmp_path / "whole", accelerator="cpu", progress=False)
-    record = dhm.RunRecord.of(config, tmp_path / "killed")
-    command = [sys.executable, "-c", CHILD, json.dumps(config.to_dict()), str(tmp_path / "killed")]
-    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
-    rng, checkpoint = random.Random(0), record.folder / "last.pt"
-    for kills, target in enumerate(sorted(rng.sample(range(2, 40), 5))):  # of 100 steps
-        child = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE)
-        while child.poll() is None and (len(record.environment) <= kills or _position(checkpoint) < target):
-            time.sleep(0.005)
-        time.sleep(rng.random() * 0.05)
-        assert child.poll() is None
-        child.send_signal(signal.SIGKILL)
-        child.wait()
-    assert record.result is None
-    finished = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert finished.returncode == 0, finished.stderr
-    assert len(record.environment) == 6
-    assert_same(outcome(whole), outcome(record))
-
-
 def test_an_epoch_counts_its_seconds_over_a_stop_and_nothing_half_written_stays(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -118,14 +79,6 @@ def test_an_epoch_counts_its_seconds_over_a_stop_and_nothing_half_written_stays(
     monkeypatch.setattr(Trainer, "step", step)
     assert dhm.fit(config, **options).metrics[1]["seconds"]["train"] > before
     assert [leftover.exists(), others.exists()] == [False, True]
-
-
-def _position(checkpoint: Path) -> int:
-    """Steps a checkpoint stands for; 0 without one. A half-written file would raise here."""
-    if not checkpoint.is_file():
-        return 0
-    at = checkpoints.load(checkpoint)["at"]
-    return at["epoch"] * 10 + at["step"]
 
 
 def test_finished_run_is_not_trained_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

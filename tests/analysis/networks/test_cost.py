@@ -12,11 +12,11 @@ from dhm.training.estimate import Estimate
 @pytest.mark.parametrize(
     ("arch", "preset", "options", "measured"),
     [
-        ("resnet32", "quick", {}, ("fashion-mnist-mini", 32, 128, 2)),
+        ("resnet32", "quick", {}, ("fashion-mnist-mini", 32, 32, 2)),
         ("resnet32", "smoke", {}, ("fashion-mnist-mini", 32, 4, 2)),
         ("resnet18", "paper", {"precision": "bf16-mixed"}, ("fashion-mnist-mini", 224, 256, 5)),
-        ("resnet18", "quick", {}, ("fashion-mnist-mini", 224, 16, 2)),
-        ("resnet50", "quick", {"dataset": "market1501"}, ("pedestrians", 256, 16, 2)),
+        ("resnet18", "quick", {}, ("fashion-mnist-mini", 224, 8, 2)),
+        ("resnet50", "quick", {"dataset": "market1501"}, ("pedestrians", 256, 8, 2)),
         ("mobilenet_v1", "smoke", {}, ("pedestrians", 64, 4, 2)),
     ],
 )
