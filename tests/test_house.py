@@ -12,7 +12,7 @@ from dhm import paths
 PACKAGE = paths.root() / "dhm"
 FILES = sorted(PACKAGE.rglob("*.py"))
 FOLDERS = sorted({file.parent for file in FILES})
-EXTRA = {"IPython", "ipywidgets", "matplotlib", "nbconvert", "pandas", "papermill", "scipy", "seaborn", "statsmodels"}
+EXTRA = {"IPython", "ipywidgets", "matplotlib", "nbconvert", "pandas", "papermill", "scipy", "seaborn"}
 """Packages of the extra `notebooks`, which a training node may lack."""
 NEEDS_EXTRA = {"analysis", "plots", "widgets", "notebook.py"}
 

@@ -13,7 +13,18 @@ from statsmodels.stats.weightstats import CompareMeans, DescrStatsW
 
 from dhm.analysis.evidence import results
 from dhm.analysis.evidence.pairs import Pair
-from dhm.analysis.statistics import Difference, Sample, above_chance, holm, power, seeds_needed, tost, verdict, welch
+from dhm.analysis.statistics import (
+    Difference,
+    Sample,
+    above_chance,
+    holm,
+    holm_p,
+    power,
+    seeds_needed,
+    tost,
+    verdict,
+    welch,
+)
 
 RNG = np.random.default_rng(0)
 
@@ -35,6 +46,7 @@ def test_holm_equals_statsmodels_and_intervals_exclude_zero_exactly_where_it_rej
             shift = RNG.choice([0.0, 0.4, 1.0, 3.0])
             rows.append(welch(str(i), Sample.of(RNG.normal(shift, 0.5, 5)), Sample.of(RNG.normal(0, 0.7, 5))))
         reject, adjusted, *_ = multipletests([row.p for row in rows], method="holm")
+        assert holm_p([row.p for row in rows]) == pytest.approx(adjusted)
         for row, rejected, p in zip(holm(rows), reject, adjusted, strict=True):
             assert row.adjusted_p == pytest.approx(p)
             assert (row.low > 0 or row.high < 0) == rejected

@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy import stats
-from statsmodels.stats.multitest import multipletests
 
-from dhm.analysis.statistics import Samples, compared, label, p_word
+from dhm.analysis.statistics import Samples, compared, holm_p, label, p_word
 from dhm.analysis.variants import names
 from dhm.errors import InputError
 from dhm.records.record import RunRecord
@@ -98,7 +97,7 @@ def at_worst(printed: Samples, comparisons: Sequence[tuple[str, str]]) -> dict[s
 def columns(pairs: Mapping[str, Pair]) -> dict[str, dict[str, str]]:
     """Cells of a table for each pair: images the second wins from the first and loses to it, the p-value, and that by
     Holm over the pairs."""
-    adjusted = multipletests([pair.p for pair in pairs.values()], method="holm")[1] if pairs else []
+    adjusted = holm_p([pair.p for pair in pairs.values()])
     cells = {}
     for (name, pair), holm in zip(pairs.items(), adjusted, strict=True):
         cells[name] = {"images won : lost": f"{pair.only_first:,} : {pair.only_second:,}"} if pair.exact else {}
