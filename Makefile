@@ -7,7 +7,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: install reproduce test lint site notebooks benchmarks evidence-cifar evidence-cpu evidence-gpu clean
+.PHONY: install reproduce test tests lint site notebooks benchmarks evidence-cifar evidence-cpu evidence-gpu clean
 
 install: $(VENV)/.installed
 
@@ -30,22 +30,21 @@ lint: install
 site: install
 	$(BIN)/python docs/site/build.py
 
-# Two processes of one thread each: small networks gain nothing from a second thread. One that has no tests left takes
-# over some of the other's, so that both end at the same time.
+# Small networks gain nothing from a second thread. Of two processes with tests, one that has none left takes over some of
+# the other's; some wait for others, so that the notebooks beside them take little time of their own.
 test: install
-	$(MAKE) -j 2 --output-sync=target lint site
+	$(MAKE) -j 2 --output-sync=line lint site
+	$(MAKE) -j 2 --output-sync=line tests notebooks
+
+tests: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
-	$(MAKE) notebooks
 
-# Every notebook on a handful of images; outputs that no preset changes must equal the committed ones. Two halves side by
-# side, each with run records of its own.
+# Every notebook on a handful of images; outputs that no preset changes must equal the committed ones.
+NBVAL = $${TMPDIR:-/tmp}/dhm-nbval
 notebooks: install
-	$(MAKE) -j 2 --output-sync=target nbval-1 nbval-2
-
-nbval-%:
-	rm -rf $${TMPDIR:-/tmp}/dhm-nbval-$*
-	OMP_NUM_THREADS=1 DHM_PRESET=smoke DHM_RUNS=$${TMPDIR:-/tmp}/dhm-nbval-$* DHM_FIGURES=$${TMPDIR:-/tmp}/dhm-nbval-$*/figures \
-		$(BIN)/python -m pytest --nbval --nbval-cell-timeout=600 $$(ls notebooks/*.ipynb | awk 'NR % 2 == $* % 2')
+	rm -rf $(NBVAL)
+	OMP_NUM_THREADS=1 DHM_PRESET=smoke DHM_RUNS=$(NBVAL) DHM_FIGURES=$(NBVAL)/figures \
+		$(BIN)/python -m pytest --nbval --nbval-cell-timeout=600 notebooks
 
 benchmarks: install
 	$(BIN)/python benchmarks/table.py

@@ -30,6 +30,7 @@ from dhm.training.timing import Stopwatch
 
 LOOK_AFTER = 3
 """Epochs after which a run that has learned nothing is told."""
+BUSY = "{} is being trained by another process"
 
 
 def fit(
@@ -59,6 +60,7 @@ def fit(
 
     Raises:
         InputError: the configuration cannot be trained here; nothing was changed.
+        RunBusy: another process is training this run.
         NonFiniteLoss: a loss term became NaN or infinite.
         Stopped: SIGINT or SIGTERM asked for it; the step was ended and all is saved.
     """
@@ -67,6 +69,8 @@ def fit(
     record = replace(record, writes=fabric.is_global_zero)
     if fabric.broadcast(record.result is not None):
         return record
+    if fabric.broadcast(fabric.is_global_zero and record.begun and is_trained_now(record)):  # before much is prepared
+        raise RunBusy(BUSY.format(record.folder))
     with torch.random.fork_rng(devices=[]):
         trainer = prepare(
             config, fabric, data_dir=data_dir, download=download, accumulate=accumulate, workers=workers,
@@ -289,7 +293,7 @@ def _alone(record: RunRecord, fabric: Fabric) -> Iterator[None]:
         except Timeout:
             busy = True
     if fabric.broadcast(busy):
-        raise RunBusy(f"{record.folder} is being trained by another process")
+        raise RunBusy(BUSY.format(record.folder))
     try:
         yield
     finally:

@@ -1,6 +1,7 @@
 """The claims as the tables of one page, and the trainings that decide them."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 
 import pandas as pd
 from pandas.io.formats.style import Styler
@@ -113,10 +114,16 @@ def runs_of(claim: Claim) -> list[Config]:
     chosen = networks(claim) if claim.kind in ("row", "every") else claim.networks
     return [
         run
-        for run in TABLES[claim.tables[0]]("paper", seeds=range(PAPER_SEEDS))
-        if variant(run) in wanted
+        for run, name in _runs_behind(claim.tables[0])
+        if name in wanted
         and (network_at(run.network, run.label_noise) in chosen or f"{run.network} on {run.dataset}" in chosen)
     ]
+
+
+@cache
+def _runs_behind(table: str) -> tuple[tuple[Config, str], ...]:
+    """The runs of a table by the paper's recipe, each with its variant."""
+    return tuple((run, variant(run)) for run in TABLES[table]("paper", seeds=range(PAPER_SEEDS)))
 
 
 def price(claim: Claim, pace: float) -> str:

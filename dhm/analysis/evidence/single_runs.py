@@ -1,5 +1,7 @@
 """Runs by the paper's recipe one by one, for what can be said before five seeds are done (the protocol, P1)."""
 
+from collections.abc import Mapping
+
 import pandas as pd
 
 from dhm.analysis.evidence import pairs
@@ -7,6 +9,13 @@ from dhm.analysis.evidence.results import gains, published, samples
 from dhm.analysis.statistics import COMPARISONS, p_word, verdict
 from dhm.analysis.variants import spoken
 from dhm.paper.numbers import PAPER_SEEDS
+
+
+def tables(runs: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
+    """Both tables of the runs under each title, those that have rows."""
+    both = {"beside the paper": beside_print, "within a seed": within_seeds}
+    made = {f"{title}, {what}": table(rows) for title, rows in runs.items() for what, table in both.items()}
+    return {title: table for title, table in made.items() if len(table)}
 
 
 def beside_print(runs: pd.DataFrame) -> pd.DataFrame:

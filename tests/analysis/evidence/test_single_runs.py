@@ -67,4 +67,6 @@ def test_runs_of_the_papers_row(tmp_path: Path) -> None:
 
 def test_no_runs_give_empty_tables(tmp_path: Path) -> None:
     write(tmp_path, "dhm", 29.0, [])
-    assert single_runs.within_seeds(dhm.load_runs(tmp_path)).empty
+    runs = dhm.load_runs(tmp_path)
+    assert single_runs.within_seeds(runs).empty
+    assert list(single_runs.tables({"one": runs, "none": runs[:0]})) == ["one, beside the paper"]
