@@ -34,7 +34,7 @@ site: install
 # the other's; some wait for others, so that the notebooks beside them take little time of their own.
 test: install
 	$(MAKE) -j 2 --output-sync=line lint site
-	$(MAKE) -j 2 --output-sync=line tests notebooks
+	$(MAKE) -j 2 tests notebooks
 
 tests: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal

@@ -29,6 +29,7 @@ from dhm.records import checkpoints
 from dhm.training import capture, step
 from dhm.training.capture import Objective
 from dhm.training.step import Trainer, prepare
+from dhm.zoo import plan_of
 
 CPU = torch.device("cpu")
 compiles = pytest.mark.skipif(
@@ -219,6 +220,27 @@ def test_stopped_it_ends_with_the_same_bits(tmp_path: Path, monkeypatch: pytest.
     assert [start["from"] for start in record.environment] == [[0, 0], [1, 2]]
     assert_same(outcome(record), outcome(whole))
     assert_close(record, fit(tmp_path / "eager", config))
+
+
+@compiles
+@pytest.mark.parametrize("family", NETS)
+def test_every_family_goes_on_with_the_same_bits(
+    family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, long: bool
+) -> None:
+    """In code of its own: 100 images in batches of 40, stopped in the second epoch."""
+    if not long:
+        pytest.skip("long: about a minute a network")
+    monkeypatch.setattr(step, "plan_of", plan_of)
+    options, size = NETS[family]
+    config = RUN.replace(
+        arch=family, options=options, image_size=size, train_per_class=10, batch_size=40, epochs=2, milestones=(1,)
+    )
+    whole = fit(tmp_path / "whole", config, compile=True)
+    with stopped_at(1, 1):
+        fit(tmp_path, config, compile=True, checkpoint_every=0.0)
+    record = fit(tmp_path, config, compile=True)
+    assert [start["from"] for start in record.environment] == [[0, 0], [1, 1]]
+    assert_same(outcome(record), outcome(whole))
 
 
 @mock.patch.dict(os.environ)  # in which Fabric leaves what programs of later tests would take for a launcher's
