@@ -30,14 +30,14 @@ lint: install
 site: install
 	$(BIN)/python docs/site/build.py
 
-# Small networks gain nothing from a second thread. There are more processes than cores, since some tests wait for what they
-# have started; one that has no tests left takes over some of another's.
+# Small networks gain nothing from a second thread. One process that has no tests left takes over some of the other's; the
+# notebooks fill the time in which tests wait for what they have started. A third process with tests gains nothing.
 test: install
 	$(MAKE) -j 2 --output-sync=line lint site
 	$(MAKE) -j 2 tests notebooks
 
 tests: install
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 # Every notebook on a handful of images; outputs that no preset changes must equal the committed ones.
 NBVAL = $${TMPDIR:-/tmp}/dhm-nbval
