@@ -89,20 +89,25 @@ def graphs(monkeypatch: pytest.MonkeyPatch) -> list[torch.fx.GraphModule]:
     return seen
 
 
-def furthest(net: BranchedNet, loss: dhm.DHMLoss, size: int) -> float:
+def furthest(net: BranchedNet, loss: dhm.DHMLoss, size: int, rounding: bool = False) -> float:
     """The largest difference, relative to 1 or to the value, of losses, terms, gradients and running statistics over
-    a few steps."""
+    a few steps: of captured ones to eager ones, or of eager ones to eager ones in double precision."""
     worst = 0.0
-    dtype, nets = next(net.parameters()).dtype, (net.train(), copy.deepcopy(net).train())
-    eager, captured = (Objective(n, loss, whole, CPU) for n, whole in zip(nets, (None, 4), strict=True))
+    nets = (net.train(), copy.deepcopy(net).train())
+    if rounding:
+        nets[1].double()
+    wholes = (None, None if rounding else 4)
+    eager, captured = (Objective(n, loss, whole, CPU) for n, whole in zip(nets, wholes, strict=True))
     rng = torch.Generator().manual_seed(1)
     for number, (images, mimicking, loss.mimic_scale) in enumerate(SHARDS):
-        x = torch.randn(images, 3, size, size, dtype=dtype, generator=rng).to(memory_format=torch.channels_last)
+        x = torch.randn(images, 3, size, size, dtype=torch.float64, generator=rng)
+        x = x.to(memory_format=torch.channels_last)
         y = torch.randint(0, 10, (images,), generator=rng)
         found = []
         for objective in (eager, captured):
             torch.manual_seed(number)  # for dropout
-            total, figures = objective(x, y, [b for b in mimicking if b in net.heads] if mimicking else mimicking)
+            taking = [b for b in mimicking if b in net.heads] if mimicking else mimicking
+            total, figures = objective(x.to(next(objective.parameters()).dtype), y, taking)
             gradients = torch.autograd.grad(total, list(objective.net.parameters()))
             values = [total, *figures.values(), *gradients, *objective.net.buffers()]
             found.append((list(figures), [value.detach().double() for value in values]))
@@ -141,13 +146,20 @@ def test_in_code_of_its_own_too() -> None:
 
 
 @compiles
-@pytest.mark.parametrize(("dtype", "most"), [(torch.float64, 1e-10), (torch.float32, 1e-4)])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @pytest.mark.parametrize("family", NETS)
-def test_every_family_in_code_of_its_own(family: str, dtype: torch.dtype, most: float, long: bool) -> None:
+def test_every_family_in_code_of_its_own(family: str, dtype: torch.dtype, long: bool) -> None:
+    """MobileNet in single precision as near as the eager step is to the one in double precision: its batch norm, of
+    four values a channel, makes much of little."""
     if not long:
         pytest.skip("long: about a minute a network")
     net, size = zoo_net(family, "dhm", dtype)
-    assert furthest(net, dhm.DHMLoss(), size) < most
+    most = 1e-10 if dtype == torch.float64 else 1e-4
+    if (family, dtype) == ("mobilenet", torch.float32):
+        most = 4 * furthest(copy.deepcopy(net), dhm.DHMLoss(), size, rounding=True)
+    found = furthest(net, dhm.DHMLoss(), size)
+    print(f"{family} {dtype}: {found:.1e}, at most {most:.1e}")
+    assert found < most
 
 
 RUN = small_config(batch_size=100, mimic_probability=0.5, lr=0.02, seed=1)
