@@ -39,11 +39,12 @@ test: install
 tests: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
-# Every notebook on a handful of images; outputs that no preset changes must equal the committed ones.
+# Every notebook on a handful of images, its kernel forked (dhm/kernels.py); outputs that no preset changes must equal the
+# committed ones.
 NBVAL = $${TMPDIR:-/tmp}/dhm-nbval
 notebooks: install
 	rm -rf $(NBVAL)
-	OMP_NUM_THREADS=1 DHM_PRESET=smoke DHM_RUNS=$(NBVAL) DHM_FIGURES=$(NBVAL)/figures \
+	OMP_NUM_THREADS=1 DHM_PRESET=smoke DHM_RUNS=$(NBVAL) DHM_FIGURES=$(NBVAL)/figures JUPYTER_DEFAULT_PROVISIONER_NAME=dhm-forked \
 		$(BIN)/python -m pytest --nbval --nbval-cell-timeout=600 notebooks
 
 benchmarks: install

@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -237,6 +238,7 @@ def _drawn() -> dict[str, Split]:
     })  # fmt: skip
 
 
+@lru_cache(maxsize=2048)  # the runs of a grid see the same thousand
 def _draw(shot: pedestrians.Shot, size: tuple[int, int]) -> Image.Image:
     return pedestrians.draw(shot, size=size)
 

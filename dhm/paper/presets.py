@@ -58,7 +58,7 @@ QUICK: dict[str, Any] = {
     "dataset": "fashion-mnist-mini", "image_size": 14, "train_per_class": 200, "batch_size": 64,
     "epochs": 6, "milestones": (3, 5),
 }  # fmt: skip
-_SMALLER: dict[str, Any] = {"train_per_class": 32, "epochs": 2, "batch_size": 64, "milestones": (1,)}
+_SMALLER: dict[str, Any] = {"classes": 2, "train_per_class": 32, "epochs": 2, "batch_size": 16, "milestones": (1,)}
 SMOKE: dict[str, Any] = {**QUICK, **_SMALLER}
 IMAGENET_QUICK: dict[str, Any] = {
     # The same check for the ImageNet networks: images of 28 x 28, with the augmentation of the real thing.

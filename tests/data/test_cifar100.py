@@ -4,7 +4,7 @@ import hashlib
 import os
 import pickle
 import shutil
-import tarfile
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -121,9 +121,9 @@ def test_the_published_images(tmp_path: Path) -> None:
     packed = SHARED / "data" / "cifar100"
     if not packed.is_dir():
         pytest.skip("CIFAR-100 is not at hand")
-    for name in ("train-a", "train-b", "val"):
-        with tarfile.open(packed / f"{name}.tar.xz") as archive:
-            archive.extractall(tmp_path / "cifar100", filter="data")
+    (tmp_path / "cifar100").mkdir()
+    for name in ("train-a", "train-b", "val"):  # tarfile takes four times as long for 60,000 files
+        subprocess.run(["tar", "-xJf", packed / f"{name}.tar.xz", "-C", tmp_path / "cifar100"], check=True)
     data = load(dhm.Config(dataset="cifar100"), tmp_path)
     assert torch.bincount(data.train.labels).tolist() == [500] * 100
     assert torch.bincount(data.test.labels).tolist() == [100] * 100

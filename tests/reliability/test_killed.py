@@ -114,23 +114,16 @@ def test_two_processes_stop_at_the_same_step(server: Server, tmp_path: Path) -> 
     finish(server, given, together)
 
 
-def test_of_processes_on_one_grid_one_is_killed_and_nothing_stays_locked(
-    server: Server, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
-) -> None:
+def test_of_processes_on_one_grid_one_is_killed_and_nothing_stays_locked(server: Server, tmp_path: Path) -> None:
     """Four at once train each of four runs exactly once; one of them killed, the runs are finished all the same."""
     config = kinds(tmp_path)["bernoulli"][0][0]
     configs = [config.replace(seed=seed) for seed in range(4)]
     given = arguments(configs, tmp_path, tmp_path / "runs")
     records = [dhm.RunRecord.of(config, tmp_path / "runs") for config in configs]
-    with (
-        serving(tmp_path_factory.mktemp("b")) as second,
-        serving(tmp_path_factory.mktemp("c")) as third,
-        serving(tmp_path_factory.mktemp("d")) as fourth,
-    ):
-        children = [each.start(*given) for each in (server, second, third, fourth)]
-        wait_for(lambda: any(record.begun for record in records))
-        children[0].send(signal.SIGKILL)
-        assert [child.wait() for child in children] == [[-signal.SIGKILL], [0], [0], [0]]
+    children = [server.start(*given) for _ in range(4)]
+    wait_for(lambda: any(record.begun for record in records))
+    children[0].send(signal.SIGKILL)
+    assert [child.wait() for child in children] == [[-signal.SIGKILL], [0], [0], [0]]
     finish(server, given, 1)
     assert all(record.result is not None for record in records)
     assert sorted(len(record.environment) for record in records) in ([1, 1, 1, 1], [1, 1, 1, 2])

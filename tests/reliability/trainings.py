@@ -1,8 +1,8 @@
 """Small trainings of each kind, to be stopped at any moment, and a process that starts them without importing torch
 anew.
 
-As a program it forks a child for a line of its standard input, the arguments of `dhm`'s command line in JSON, and tells
-the child's number; after a second line, as soon as the child has ended, it tells how.
+As a program it reads lines of JSON: for the arguments of `dhm`'s command line it forks a child and tells its number;
+for numbers of children it tells, as soon as these have ended, how.
 """
 
 import json
@@ -33,7 +33,7 @@ class Child:
     """A training under way in a process of its own; of two that train together both."""
 
     pids: list[int]
-    server: subprocess.Popen
+    server: "Server"
 
     def send(self, number: int) -> None:
         """A signal to all its processes that are still there."""
@@ -42,16 +42,12 @@ class Child:
 
     def wait(self) -> list[int]:
         """How each process ended: its exit status, or minus the signal that ended it."""
-        assert self.server.stdin is not None
-        assert self.server.stdout is not None
-        self.server.stdin.write("\n")
-        self.server.stdin.flush()
-        return json.loads(self.server.stdout.readline())
+        return self.server.ask(self.pids)
 
 
 @dataclass
 class Server:
-    """Starts trainings; what they print goes to a file."""
+    """Starts trainings, also several at once; what they print goes to a file."""
 
     process: subprocess.Popen
     log: Path
@@ -63,13 +59,17 @@ class Server:
             together: processes that train one run, by gloo.
             limit: bytes of the largest file that may be written, 0 for any.
         """
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
         self.log.write_text("")
         asked = {"arguments": ["train", *arguments], "together": together, "limit": limit, "log": str(self.log)}
-        self.process.stdin.write(json.dumps(asked) + "\n")
+        return Child(self.ask(asked), self)
+
+    def ask(self, what: dict | list[int]) -> list[int]:
+        """Its answer to a line."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(json.dumps(what) + "\n")
         self.process.stdin.flush()
-        return Child(json.loads(self.process.stdout.readline()), self.process)
+        return json.loads(self.process.stdout.readline())
 
 
 @contextmanager
@@ -188,15 +188,16 @@ def _free_port() -> str:
 def _serve() -> None:
     print("ready", flush=True)
     while line := sys.stdin.readline():
-        asked = {**json.loads(line), "port": _free_port()}
-        pids = []
-        for rank in range(asked["together"]):
-            if (pid := os.fork()) == 0:
-                _child(asked, rank)
-            pids.append(pid)
-        print(json.dumps(pids), flush=True)
-        sys.stdin.readline()  # until then what has ended keeps its number
-        print(json.dumps([os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]), flush=True)
+        asked = json.loads(line)
+        if isinstance(asked, list):  # until then what has ended keeps its number
+            answer = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in asked]
+        else:
+            asked["port"], answer = _free_port(), []
+            for rank in range(asked["together"]):
+                if (pid := os.fork()) == 0:
+                    _child(asked, rank)
+                answer.append(pid)
+        print(json.dumps(answer), flush=True)
 
 
 def wait_for(condition: object, seconds: float = 60.0) -> None:

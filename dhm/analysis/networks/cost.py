@@ -9,7 +9,7 @@ from dhm.analysis.variants import names, spoken
 from dhm.config import Config
 from dhm.data.reid import DATASETS, PUBLISHED
 from dhm.flops import training_flops
-from dhm.paper.presets import SMALL, settings
+from dhm.paper.presets import settings
 from dhm.training.estimate import estimate
 
 TRAINING_IMAGES = {
@@ -24,7 +24,7 @@ def measure(
 
     Args:
         arch: e.g. "resnet32", whose step stands for all on CIFAR-100.
-        preset: of the page; "quick" takes smaller batches, "smoke" the smallest and no more than 64 pixels.
+        preset: of the page; "quick" takes smaller batches, "smoke" the smallest and no more than 32 pixels.
         dataset: of re-identification, where its recipe is meant.
 
     Returns:
@@ -35,11 +35,12 @@ def measure(
     size = recipe.image_size or 32
     standing = {"dataset": images, "image_size": size, "weights": "", "frozen_epochs": 0}
     if preset == "smoke":
-        standing |= {"batch_size": 4, "image_size": min(size, 64)}
+        standing |= {"batch_size": 4, "image_size": min(size, 32)}
     elif preset == "quick":
         standing |= {"batch_size": 32 if size <= 32 else 8}
     measured = recipe.replace(**standing)
-    step = estimate(measured, steps=2 if preset in SMALL else 5, accelerator=accelerator, tests=False).step
+    steps = {"smoke": 1, "quick": 2}.get(preset, 5)
+    step = estimate(measured, steps=steps, accelerator=accelerator, tests=False).step
     shape = _size(measured)
     pixels = f"{shape}x{shape}" if isinstance(shape, int) else f"{shape[0]}x{shape[1]}"
     told = f"{arch} under DHM: {1000 * step:.0f} ms a step of {measured.batch_size} images of {pixels} pixels"

@@ -27,6 +27,8 @@ Head = Callable[[torch.Tensor], torch.Tensor]
 
 TERMS = ("zeroth", "gradient", "student", "teacher")
 """The four terms by name, in the order of every table and tensor here."""
+ROWS = 256
+"""Points times directions that stand in memory together."""
 
 
 def printed(terms: torch.Tensor, sigma: float) -> torch.Tensor:
@@ -65,12 +67,12 @@ def _on_all(f: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor) -> torch
     return f(x.flatten(0, 1)).unflatten(0, x.shape[:2])
 
 
-def along(f: Head, h: torch.Tensor, direction: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """f and its first and second derivative along a direction, at every point of the batch."""
+def along(f: Head, h: torch.Tensor, directions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """f and its first and second derivative at every point, along every direction at once: (J, N, K) each."""
     at, unit = torch.zeros((), dtype=h.dtype), torch.ones((), dtype=h.dtype)
 
     def first(t: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return jvp(lambda t: f(h + t * direction), (t,), (unit,))  # type: ignore[return-value]
+        return jvp(lambda t: _on_all(f, h + t * directions), (t,), (unit,))  # type: ignore[return-value]
 
     with warnings.catch_warnings():  # torch loads its rules for jvp through a part of itself that it deprecates
         warnings.filterwarnings("ignore", r"`torch\.jit\.script` is deprecated", FutureWarning)
@@ -85,23 +87,23 @@ def expand_value(student: Head, teacher: Head, h: torch.Tensor, directions: torc
     On heads with ReLU these are the almost-everywhere derivatives: what kinks add on average is not in them.
     """
     seconds = []
-    for direction in directions:
-        log1, slope1, bend1 = along(lambda x: student(x).log(), h, direction)
-        phi2, slope2, bend2 = along(teacher, h, direction)
-        seconds.append(torch.stack([-slope2 * slope1, -phi2 * bend1 / 2, -log1 * bend2 / 2]))
-    return torch.cat([(-phi2 * log1)[None], torch.stack(seconds).sum(dim=0)])
+    for some in directions.split(max(1, ROWS // len(h))):
+        log1, slope1, bend1 = along(lambda x: student(x).log(), h, some)
+        phi2, slope2, bend2 = along(teacher, h, some)
+        seconds.append(-torch.stack([slope2 * slope1, phi2 * bend1 / 2, log1 * bend2 / 2]).sum(dim=1))
+    return torch.cat([-(phi2 * log1)[:1], torch.stack(seconds).sum(dim=0)])
 
 
 def expand_gradient(student: Head, teacher: Head, h: torch.Tensor, directions: torch.Tensor) -> torch.Tensor:
     """The same four terms of the student's gradient by the representation, summed over classes: (4, N, *shape)."""
+    phi2, slope2, bend2 = along(teacher, h, directions)  # at the fixed h: the teacher is a constant
 
-    def terms(x: torch.Tensor, direction: torch.Tensor) -> torch.Tensor:
-        phi2, slope2, bend2 = along(teacher, h, direction)  # at the fixed h: the teacher is a constant
-        log1, slope1, bend1 = along(lambda x: student(x).log(), x, direction)
-        return -torch.stack([phi2 * log1, slope2 * slope1, phi2 * bend1 / 2, bend2 * log1 / 2]).sum(dim=(1, 2))
+    def terms(x: torch.Tensor) -> torch.Tensor:
+        log1, slope1, bend1 = along(lambda x: student(x).log(), x, directions)
+        second = torch.stack([slope2 * slope1, phi2 * bend1 / 2, bend2 * log1 / 2]).sum(dim=1)
+        return -torch.cat([(phi2 * log1)[:1], second]).sum(dim=(1, 2))
 
-    gradients = torch.stack([jacrev(terms)(h, direction) for direction in directions])
-    return torch.cat([gradients[0, :1], gradients[:, 1:].sum(dim=0)])
+    return jacrev(terms)(h)
 
 
 def split(student: Head, teacher: Head, h: torch.Tensor, xi: torch.Tensor) -> torch.Tensor:
@@ -137,12 +139,9 @@ def inconsistency(student: Head, teacher: Head, h: torch.Tensor, directions: tor
 
     What E KL / sigma^2 tends to where the heads agree; directions as in `expand_value`.
     """
-    squares = []
-    for direction in directions:
-        _, slope1, _ = along(lambda x: student(x).log(), h, direction)
-        log2, slope2, _ = along(lambda x: teacher(x).log(), h, direction)
-        squares.append((log2.exp() * (slope2 - slope1).square()).sum(dim=-1) / 2)
-    return torch.stack(squares).sum(dim=0)
+    _, slope1, _ = along(lambda x: student(x).log(), h, directions)
+    log2, slope2, _ = along(lambda x: teacher(x).log(), h, directions)
+    return (log2.exp() * (slope2 - slope1).square()).sum(dim=(0, 2)) / 2
 
 
 def slope(sigmas: Sequence[float], residuals: Sequence[float]) -> float:

@@ -13,11 +13,11 @@ from dhm.training.estimate import Estimate
     ("arch", "preset", "options", "measured"),
     [
         ("resnet32", "quick", {}, ("fashion-mnist-mini", 32, 32, 2)),
-        ("resnet32", "smoke", {}, ("fashion-mnist-mini", 32, 4, 2)),
+        ("resnet32", "smoke", {}, ("fashion-mnist-mini", 32, 4, 1)),
         ("resnet18", "paper", {"precision": "bf16-mixed"}, ("fashion-mnist-mini", 224, 256, 5)),
         ("resnet18", "quick", {}, ("fashion-mnist-mini", 224, 8, 2)),
         ("resnet50", "quick", {"dataset": "market1501"}, ("pedestrians", 256, 8, 2)),
-        ("mobilenet_v1", "smoke", {}, ("pedestrians", 64, 4, 2)),
+        ("mobilenet_v1", "smoke", {}, ("pedestrians", 32, 4, 1)),
     ],
 )
 def test_a_step_of_the_papers_network_is_measured(
