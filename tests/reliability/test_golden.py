@@ -32,7 +32,7 @@ STEPS = 6
 
 
 def config_of(name: str) -> dhm.Config:
-    return small_config(**RUNS[name], epochs=1, milestones=(), lr=0.01)
+    return small_config(**RUNS[name], classes=10, batch_size=64, epochs=1, milestones=(), lr=0.01)
 
 
 def figures(config: dhm.Config) -> dict[str, dict]:

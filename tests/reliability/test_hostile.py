@@ -384,7 +384,7 @@ def test_a_decompression_bomb(augment: str, split: str, folder: Path, request: p
     bomb(folder / split / "n01" / "bomb.png")
     config = small_config(
         arch="imagenet_resnet", options={"depth": 10, "base": 8}, dataset=str(folder), augment=augment, image_size=32,
-        train_per_class=None, epochs=1, milestones=(), batch_size=8,
+        classes=None, train_per_class=None, epochs=1, milestones=(), batch_size=8,
     )  # fmt: skip
     request.getfixturevalue("bounded")
     if (augment, split) == ("scale", "train"):
@@ -410,7 +410,7 @@ def test_a_picture_is_read_by_no_other_program(
         b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 32 32\n%%EndComments\n(x) run\nshowpage\n%%EOF\n"
     )
     with pytest.raises(dhm.InputError, match=r"x\.jpg is no readable image"):
-        load(small_config(dataset=str(folder), train_per_class=None))
+        load(small_config(dataset=str(folder), classes=None, train_per_class=None))
     assert not (programs / "ran").exists()
 
 
@@ -421,7 +421,7 @@ def test_links_of_images_lead_anywhere_but_not_without_end(folder: Path, tmp_pat
     write_image(elsewhere / "more" / "a.png", 1)
     (folder / "train" / "n01" / "more").symlink_to(elsewhere / "more")
     (folder / "train" / "n01" / "b.png").symlink_to(elsewhere / "more" / "a.png")
-    config = small_config(dataset=str(folder), train_per_class=None)
+    config = small_config(dataset=str(folder), classes=None, train_per_class=None)
     assert len(load(config).train) == 3 * 7 + 2
     for level in range(40):
         (elsewhere / f"{level}").mkdir()
@@ -447,7 +447,7 @@ def test_a_list_without_end(content: str | None, sentence: str, folder: Path) ->
         with open(folder / "val.txt", "ab") as file:
             file.truncate(2**35)
     with pytest.raises(dhm.InputError, match=sentence):
-        load(small_config(dataset=str(folder), train_per_class=None))
+        load(small_config(dataset=str(folder), classes=None, train_per_class=None))
 
 
 # ------------------------------------------------------------------------------------------------------- notebooks

@@ -103,7 +103,7 @@ def kinds(folder: Path) -> dict[str, tuple[list[dhm.Config], int]]:
     wide = {"arch": "wrn", "options": {"depth": 10, "width": 1, "dropout": 0.3}, "train_per_class": 26, "epochs": 4}
     streamed = {
         "arch": "imagenet_resnet", "options": {"depth": 10, "base": 4}, "dataset": str(folder / "set"),
-        "augment": "scale", "image_size": 33, "train_per_class": None, "batch_size": 6, "epochs": 4,
+        "augment": "scale", "image_size": 33, "classes": None, "train_per_class": None, "batch_size": 6, "epochs": 4,
     }  # fmt: skip
     search = {
         "arch": "imagenet_resnet", "options": {"depth": 10, "base": 4}, "dataset": "pedestrians", "image_size": 32,

@@ -162,7 +162,7 @@ def test_every_family_in_code_of_its_own(family: str, dtype: torch.dtype, long: 
     assert found < most
 
 
-RUN = small_config(batch_size=100, mimic_probability=0.5, lr=0.02, seed=1)
+RUN = small_config(classes=10, batch_size=100, mimic_probability=0.5, lr=0.02, seed=1)
 """640 images in batches of 100, the last of 40, and a branch that mimics in some epochs. The network is tiny."""
 
 

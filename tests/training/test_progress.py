@@ -79,6 +79,6 @@ def test_jupyter_replaces_one_output_and_clears_it(monkeypatch: pytest.MonkeyPat
 def test_a_run_that_has_learned_nothing_is_told_once(
     tmp_path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    monkeypatch.setattr(loop, "know_nothing", lambda means, classes: classes == 10)
+    monkeypatch.setattr(loop, "know_nothing", lambda means, classes: classes == 5)
     dhm.fit(small_config(epochs=4), runs_dir=tmp_path, accelerator="cpu")
     assert capsys.readouterr().out.count("after 3 epochs all classifiers agree on the uniform prediction") == 1

@@ -143,7 +143,7 @@ def test_what_a_branch_shares_with_the_network_is_held(net: dhm.AttachedNet) -> 
 def test_a_frozen_stem_stays_frozen_and_the_branches_learn_in_any_mode() -> None:
     """A torchvision network whose first layers are frozen, taken over in eval mode, on a caller's no_grad."""
     torch.manual_seed(0)
-    trained = torchvision.models.resnet18(num_classes=4).eval()
+    trained = torchvision.models.ResNet(torchvision.models.resnet.BasicBlock, [1, 1, 1, 1], num_classes=4).eval()
     for parameter in (*trained.conv1.parameters(), *trained.bn1.parameters(), *trained.layer1.parameters()):
         parameter.requires_grad_(False)
     net = dhm.attach(trained, image_size=32, seed=0)

@@ -182,7 +182,7 @@ def test_unfinished_runs_are_not_kept(tmp_path: Path) -> None:
 
 def test_held_out_images_come_from_all_classes() -> None:
     """Sets read from folders are sorted by class; a first few batches in order would hold one class each."""
-    images = load_test(small_config())[0]
+    images = load_test(small_config(classes=10))[0]
     ordered = dhm.data.Images(images.pixels, images.labels.sort().values, images.mean, images.std)
     labels = [y for _, y in held_out(ordered, 32, 96)]
     assert [len(y) for y in labels] == [32, 32, 32]
