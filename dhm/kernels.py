@@ -31,43 +31,47 @@ class ForkedProvisioner(LocalProvisioner):
 
     async def launch_kernel(self, cmd: list[str], **kwargs: Any) -> KernelConnectionInfo:
         """Start a kernel by its command, in a session of its own; how to reach it."""
-        if cmd[: len(_COMMAND)] != _COMMAND:
+        if sys.platform != "linux" or cmd[: len(_COMMAND)] != _COMMAND:  # elsewhere libraries do not stand being forked
             return await super().launch_kernel(cmd, **kwargs)
-        get_context("forkserver").set_forkserver_preload(_IMPORTED)
-        self.process = _Kernel(cmd[len(_COMMAND) - 1 :], kwargs["env"], kwargs.get("cwd") or os.getcwd())
-        self.process.start()
-        self.pid = self.pgid = self.process.pid
-        self.cwd = self.process.folder
+        self.cwd = kwargs.get("cwd") or os.getcwd()
+        kernel = _Kernel(cmd[len(_COMMAND) - 1 :], kwargs["env"], self.cwd)
+        self.process, self.pid, self.pgid = kernel, kernel.pid, kernel.pid  # type: ignore[assignment]
         return self.connection_info
 
 
-class _Kernel(get_context("forkserver").Process):  # type: ignore[name-defined, misc]
-    """A forked kernel, with what Jupyter asks of a process besides."""
+class _Kernel:
+    """A forked kernel, which answers as a process of subprocess does."""
 
     stdin = stdout = stderr = None
 
     def __init__(self, arguments: list[str], environment: dict[str, str], folder: str) -> None:
-        super().__init__()
-        self.arguments, self.environment, self.folder = arguments, environment, folder
-
-    def run(self) -> None:
-        from ipykernel.kernelapp import launch_new_instance
-
-        os.setsid()
-        os.chdir(self.folder)
-        os.environ.clear()
-        os.environ.update(self.environment)
-        sys.argv = self.arguments
-        parent = os.getppid()  # which it is to end with, as that does with what asked for it
-        launch_new_instance(argv=[*self.arguments[1:], f"--IPKernelApp.parent_handle={parent}"])
+        context = get_context("forkserver")
+        context.set_forkserver_preload(_IMPORTED)
+        self._process = context.Process(target=_serve, args=(arguments, environment, folder))
+        self._process.start()
+        assert self._process.pid is not None
+        self.pid = self._process.pid
 
     def poll(self) -> int | None:
-        return self.exitcode
+        return self._process.exitcode
 
     def wait(self) -> int | None:
-        self.join()
-        return self.exitcode
+        self._process.join()
+        return self._process.exitcode
 
     def send_signal(self, number: int) -> None:
-        with suppress(ProcessLookupError):  # as of a process of subprocess
+        with suppress(ProcessLookupError):
             os.kill(self.pid, number)
+
+
+def _serve(arguments: list[str], environment: dict[str, str], folder: str) -> None:
+    """Be a kernel."""
+    from ipykernel.kernelapp import launch_new_instance
+
+    os.setsid()
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(environment)
+    sys.argv = arguments
+    parent = os.getppid()  # which it is to end with, as that does with what asked for it
+    launch_new_instance(argv=[*arguments[1:], f"--IPKernelApp.parent_handle={parent}"])

@@ -129,11 +129,10 @@ def _prepare_to_share() -> None:
     """What a process does that runs notebooks beside others: one thread for its kernels, which are forked, Ctrl-C left
     to papermill, which ends the kernel, and an end as by SIGTERM with the process that started it, however that ends.
     """
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    if sys.platform == "linux":  # elsewhere libraries do not stand being forked
-        from dhm.kernels import fork_kernels
+    from dhm.kernels import fork_kernels
 
-        fork_kernels()
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    fork_kernels()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
