@@ -122,10 +122,10 @@ def test_a_killed_notebook_goes_on(stopped: Callable, environment: dict[str, str
 
 
 def test_a_notebook_ends_with_what_runs_it_and_saves_on_sigterm(stopped: Callable) -> None:
-    status, _, _ = stopped(["notebook", "all"], kill)
-    assert status == -signal.SIGKILL
+    status, told, _ = stopped(["notebook", "all"], kill)
+    assert status == -signal.SIGKILL, told
     status, told, _ = stopped(COMMAND, terminate)
-    assert status == 128 + signal.SIGTERM
+    assert status == 128 + signal.SIGTERM, told
     assert told.splitlines()[-1] == "dhm: stopped; the same command goes on from the last checkpoint"
 
 
