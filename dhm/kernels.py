@@ -1,4 +1,4 @@
-"""Notebook kernels that are forked from one process, in which everything that notebooks import is imported once.
+"""Notebook kernels that are forked from one process, in which torch, and what else takes long, is imported once.
 
 Jupyter starts its kernels this way where JUPYTER_DEFAULT_PROVISIONER_NAME is "dhm-forked". That pays for a process that
 runs several notebooks: each kernel takes seconds less of a processor to start.
