@@ -1,38 +1,94 @@
 """Seconds of a training step for baseline, DSL and DHM, interleaved, and the price of mimicking over deep supervision.
 
-    python benchmarks/step_time.py [--arch resnet32] [--triples 30] [--threads 2] [--batch-size 128] [--image-size 32]
-        [--accelerator cuda] [--precision bf16-mixed] [--tf32] [--contiguous] [--compile]
+    python benchmarks/step_time.py [--arch resnet32] [--method baseline dsl dhm] [--rounds 30] [--steps 1] [--threads 2]
+        [--batch-size 128] [--image-size 32] [--accelerator cuda] [--precision bf16-mixed] [--tf32] [--contiguous]
+        [--compile] [--alone FILE]
 
-Each triple measures one step of each method, in random order, so that a busy machine slows all three alike; the ratio
-DHM / DSL is taken within a triple and its median bootstrapped. With `--compile` a triple has a captured step of each
-method too, for the ratios eager / captured; beside its time stands that of the first, which compiles it.
-On a GPU the memory of an eager step stands beside its time: what it allocates at most on top of weights, momenta and
-images. Several of these commands at once tell what several runs on one GPU cost each other.
+Each round measures every method, in random order, so that a busy machine slows all alike; the ratio DHM / DSL is taken
+within a round and its median bootstrapped. With `--compile` a round has a captured step of each method too, for the
+ratios eager / captured; beside its time stands what compiling it took. A GPU is waited for after `--steps` steps, not
+after each, as in a training. Its memory is what a step allocates at most on top of weights, momenta and images; of a
+captured step, what its graphs keep.
 """
 
 import argparse
 import itertools
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 
 import numpy as np
 import torch
-from ratios import ratio
+from filelock import FileLock
+from ratios import interleaved, ratio
 
 from dhm import Config
+from dhm.config import METHODS
 from dhm.data.images import Batch
 from dhm.training.parallel import connect
 from dhm.training.step import Trainer, prepare
+from dhm.training.timing import Stopwatch
 
-METHODS = ("baseline", "dsl", "dhm")
 CAPTURED = " captured"
-WARM_UP = 3
+WARM_UP = 4
+"""Steps of a captured way before a clock runs: one that compiles, one that warms up, one that records the graphs."""
+
+
+class Steps:
+    """So many steps of a training, one after the other; the device is waited for at their end."""
+
+    def __init__(self, trainer: Trainer, count: int, contiguous: bool) -> None:
+        self.trainer, self.count, self.contiguous = trainer, count, contiguous
+        self.watch = Stopwatch()
+        self.device = trainer.fabric.device
+        if contiguous:
+            trainer.net.to(memory_format=torch.contiguous_format)
+        trainer.begin(0)
+        self.batches = self.watch.waiting("data", endless(trainer))
+
+    def __call__(self) -> None:
+        for images, labels in itertools.islice(self.batches, self.count):
+            self.trainer.step(0, 0, images.contiguous() if self.contiguous else images, labels)
+        self.wait()
+
+    def wait(self) -> None:
+        """Until a GPU has done what it was asked."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+    def warm_up(self) -> tuple[float, int]:
+        """Seconds of the first step, which compiles a captured one; bytes of a GPU that steps take."""
+        count, self.count = self.count, 1
+        start = time.perf_counter()
+        self()
+        first = time.perf_counter() - start
+        cuda = self.device.type == "cuda"
+        if cuda:
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
+            reserved, held = torch.cuda.memory_reserved(), torch.cuda.memory_allocated()
+        for _ in range(WARM_UP):
+            self()
+        self.count = count
+        if not cuda:
+            return first, 0
+        if self.trainer.compiled:
+            return first, torch.cuda.memory_reserved() - reserved
+        return first, torch.cuda.max_memory_allocated() - held
+
+
+def endless(trainer: Trainer) -> Iterator[Batch]:
+    """Whole batches epoch after epoch."""
+    for epoch in itertools.count():
+        yield from (batch for batch in trainer.batches(epoch) if len(batch[1]) == trainer.config.batch_size)
 
 
 def main() -> None:
-    options = argparse.ArgumentParser(description=__doc__)
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--arch", default="resnet32")
-    options.add_argument("--triples", type=int, default=30)
+    options.add_argument("--method", nargs="+", default=list(METHODS), choices=METHODS)
+    options.add_argument("--rounds", type=int, default=30)
+    options.add_argument("--steps", type=int, default=1, help="steps of a method in a round")
     options.add_argument("--threads", type=int, default=2)
     options.add_argument("--batch-size", type=int, default=128)
     options.add_argument("--image-size", type=int, default=32)
@@ -41,65 +97,42 @@ def main() -> None:
     options.add_argument("--tf32", action="store_true", help="float32 by TensorFloat-32, which runs do not use")
     options.add_argument("--contiguous", action="store_true", help="without the channels-last layout that runs have")
     options.add_argument("--compile", action="store_true", help="captured steps too")
+    options.add_argument(
+        "--alone", metavar="FILE",
+        help="a lock: several of these commands prepare at once and are measured one after the other",
+    )  # fmt: skip
     given = options.parse_args()
     torch.set_num_threads(given.threads)
-    trainers: dict[str, Trainer] = {}
-    for method, captured in itertools.product(METHODS, (False, True) if given.compile else (False,)):
+    ways: dict[str, Steps] = {}
+    for method, captured in itertools.product(given.method, (False, True) if given.compile else (False,)):
         config = Config(
             arch=given.arch, method=method, image_size=given.image_size, batch_size=given.batch_size, epochs=1000,
             precision=given.precision,
         )  # fmt: skip
         trainer = prepare(config, connect(given.accelerator, config.precision), compile=captured)
-        if given.contiguous:
-            trainer.net.to(memory_format=torch.contiguous_format)
-        trainer.net.train()
-        trainers[method + CAPTURED * captured] = trainer
-    if given.tf32:
-        torch.backends.cudnn.allow_tf32 = True
-        torch.set_float32_matmul_precision("high")
-    batches = {way: endless(trainer, given.batch_size) for way, trainer in trainers.items()}
-    seconds: dict[str, list[float]] = {way: [] for way in trainers}
-    waiting: dict[str, list[float]] = {way: [] for way in trainers}
-    memory = dict.fromkeys(trainers, 0)
-    cuda = trainers["dhm"].fabric.device.type == "cuda"
-    for triple in range(given.triples + WARM_UP):
-        for way in np.random.default_rng(triple).permutation([*trainers]):
-            start = time.perf_counter()
-            images, labels = next(batches[way])
-            images = images.contiguous() if given.contiguous else images
-            fetched = time.perf_counter()
-            if cuda:
-                torch.cuda.reset_peak_memory_stats()
-                held = torch.cuda.memory_allocated()
-            trainers[way].step(0, triple, images, labels)
-            if cuda:
-                torch.cuda.synchronize()
-                if triple >= WARM_UP:
-                    memory[way] = max(memory[way], torch.cuda.max_memory_allocated() - held)
-            seconds[way].append(time.perf_counter() - start)
-            waiting[way].append(fetched - start)
+        if given.tf32:
+            torch.backends.cudnn.allow_tf32 = True
+            torch.set_float32_matmul_precision("high")
+        ways[method + CAPTURED * captured] = Steps(trainer, given.steps, given.contiguous)
+    prepared = {name: way.warm_up() for name, way in ways.items()}  # preparing one forgets what others have compiled
+    with FileLock(given.alone) if given.alone else nullcontext():
+        for way in ways.values():
+            way.watch.seconds.clear()
+        seconds = interleaved(ways, given.rounds, warm_up=0)
     layout = "contiguous" if given.contiguous else "channels last"
     print(f"{given.arch}, batch {given.batch_size}, {given.image_size} x {given.image_size}, {given.threads} threads, "
-          f"{given.precision}{', TF32' * given.tf32}, {layout}, {given.triples} triples")  # fmt: skip
-    counted = {way: np.array(values[WARM_UP:]) for way, values in seconds.items()}
-    for way in trainers:
-        median, share = np.median(counted[way]), np.sum(waiting[way][WARM_UP:]) / np.sum(counted[way])
-        if trainers[way].compiled:
-            beside = f", the first {seconds[way][0]:.0f} s"
-        else:
-            beside = f", {memory[way] / 2**20:.0f} MiB" if cuda else ""
-        print(f"  {way:<17} median {1000 * median:7.1f} ms a step, data {100 * share:.1f}%{beside}")
-    compared = [("dhm", "dsl"), ("dsl", "baseline")]
-    if given.compile:
-        compared += [(method, method + CAPTURED) for method in METHODS]
-    for first, second in compared:
-        print(f"  {first} / {second}: {ratio(counted, first, second)}")
-
-
-def endless(trainer: Trainer, size: int) -> Iterator[Batch]:
-    """Whole batches epoch after epoch."""
-    for epoch in itertools.count():
-        yield from (batch for batch in trainer.batches(epoch) if len(batch[1]) == size)
+          f"{given.precision}{', TF32' * given.tf32}, {layout}, {given.rounds} rounds of {given.steps} steps")  # fmt: skip
+    for name, way in ways.items():
+        step, share = np.median(seconds[name]) / given.steps, way.watch.seconds["data"] / np.sum(seconds[name])
+        first, memory = prepared[name]
+        print(f"  {name:<17} median {1000 * step:7.2f} ms a step, {given.batch_size / step:7.0f} images/s, "
+              f"data {100 * share:.1f}%" + f", {memory / 2**20:.0f} MiB" * (memory > 0)
+              + f", the first {first:.0f} s" * way.trainer.compiled)  # fmt: skip
+    pairs = [("dhm", "dsl"), ("dsl", "baseline")]
+    pairs += [(f"{a}{CAPTURED}", f"{b}{CAPTURED}") for a, b in pairs]
+    for first, second in [*pairs, *((method, method + CAPTURED) for method in given.method)]:
+        if {first, second} <= ways.keys():
+            print(f"  {first} / {second}: {ratio(seconds, first, second)}")
 
 
 if __name__ == "__main__":
