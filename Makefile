@@ -50,18 +50,21 @@ notebooks: install
 benchmarks: install
 	$(BIN)/python benchmarks/table.py
 
-# Protocol: data/records/README.md. WORKERS processes share the grid (on a GPU several fill it better than one); stop and
-# start at will. DHM_DATA holds cifar100 (or cifar-100-python) and tiny-imagenet-100.
-WORKERS ?= 2
+# Protocol: data/records/README.md. WORKERS processes share the grid; stop and start at will. DHM_DATA holds cifar100 (or
+# cifar-100-python) and tiny-imagenet-100. On a GPU (evidence-gpu, evidence-cifar DEVICE=cuda) steps are captured, and four
+# processes at once fill it if NVIDIA's MPS runs: nvidia-cuda-mps-control -d.
+DEVICE ?= cpu
+WORKERS ?= $(if $(filter cuda,$(DEVICE)),4,2)
 share = for worker in $$(seq $(WORKERS)); do ($(1)) & workers="$$workers $$!"; done; for worker in $$workers; do wait $$worker || exit 1; done
+ON_GPU := --accelerator cuda --compile
 CIFAR := OMP_NUM_THREADS=1 nice -n 19 $(BIN)/python -m dhm train --preset paper --arch resnet32 --experiment table1 \
-	--method baseline dhm dsl --seed 0 1 2 3 4 --accelerator cpu --precision auto
+	--method baseline dhm dsl --seed 0 1 2 3 4 --precision auto $(if $(filter cuda,$(DEVICE)),$(ON_GPU),--accelerator cpu)
 EVIDENCE := $(BIN)/python -m dhm train --dataset tiny-imagenet-100 --image-size 32 --method baseline dsl dhm --seed 0 1 2 3 4
 CPU_RUNS := OMP_NUM_THREADS=1 $(EVIDENCE) --accelerator cpu --precision bf16-mixed --classes 20 --train-per-class 250 --test-on val+rest \
 	--arch cifar_resnet --options depth=20 --batch-size 64 --lr 0.1 --momentum 0.9 --weight-decay 1e-4 --gamma 0.1
 CORRUPT := $(CPU_RUNS) --experiment c1-corrupt-labels --label-noise 0.5 --epochs 80 --milestones 40 60
 CLEAN := $(CPU_RUNS) --experiment c2-clean-labels --epochs 160 --milestones 80 120
-GPU_RUNS := $(EVIDENCE) --preset paper --accelerator cuda
+GPU_RUNS := OMP_NUM_THREADS=1 $(EVIDENCE) --preset paper --precision auto $(ON_GPU)
 SMALL_IMAGES := for arch in resnet32 densenet40_12 wrn16_8; do $(GPU_RUNS) --arch $$arch --experiment g-$$arch || exit 1; done
 LARGE_IMAGES := $(GPU_RUNS) --arch resnet18 --image-size 64 --augment crop --batch-size 128 --epochs 164 --milestones 81 122 \
 	--experiment g-resnet18
@@ -72,6 +75,7 @@ evidence-cifar: install
 evidence-cpu: install
 	$(call share,$(CORRUPT) && $(CLEAN))
 
+evidence-gpu: DEVICE = cuda
 evidence-gpu: install
 	$(call share,$(SMALL_IMAGES); $(LARGE_IMAGES))
 

@@ -8,7 +8,7 @@ Each round measures every method, in random order, so that a busy machine slows 
 within a round and its median bootstrapped. With `--compile` a round has a captured step of each method too, for the
 ratios eager / captured; beside its time stands what compiling it took. A GPU is waited for after `--steps` steps, not
 after each, as in a training. Its memory is what a step allocates at most on top of weights, momenta and images; of a
-captured step, what its graphs keep.
+captured step, what stays reserved for it, momenta included.
 """
 
 import argparse
@@ -59,22 +59,26 @@ class Steps:
     def warm_up(self) -> tuple[float, int]:
         """Seconds of the first step, which compiles a captured one; bytes of a GPU that steps take."""
         count, self.count = self.count, 1
+        cuda, captured = self.device.type == "cuda", self.trainer.compiled
+        reserved = self.reserved() if cuda else 0
         start = time.perf_counter()
         self()
         first = time.perf_counter() - start
-        cuda = self.device.type == "cuda"
         if cuda:
-            torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
-            reserved, held = torch.cuda.memory_reserved(), torch.cuda.memory_allocated()
+            held = torch.cuda.memory_allocated()
         for _ in range(WARM_UP):
             self()
         self.count = count
         if not cuda:
             return first, 0
-        if self.trainer.compiled:
-            return first, torch.cuda.memory_reserved() - reserved
-        return first, torch.cuda.max_memory_allocated() - held
+        return first, self.reserved() - reserved if captured else torch.cuda.max_memory_allocated() - held
+
+    @staticmethod
+    def reserved() -> int:
+        """Bytes of a GPU that cannot be given back."""
+        torch.cuda.empty_cache()
+        return torch.cuda.memory_reserved()
 
 
 def endless(trainer: Trainer) -> Iterator[Batch]:
@@ -121,7 +125,7 @@ def main() -> None:
         seconds = interleaved(ways, given.rounds, warm_up=0)
     layout = "contiguous" if given.contiguous else "channels last"
     print(f"{given.arch}, batch {given.batch_size}, {given.image_size} x {given.image_size}, {given.threads} threads, "
-          f"{given.precision}{', TF32' * given.tf32}, {layout}, {given.rounds} rounds of {given.steps} steps")  # fmt: skip
+          f"{given.precision}{', TF32' * given.tf32}, {layout}, {given.rounds} rounds of {given.steps}")  # fmt: skip
     for name, way in ways.items():
         step, share = np.median(seconds[name]) / given.steps, way.watch.seconds["data"] / np.sum(seconds[name])
         first, memory = prepared[name]

@@ -39,17 +39,21 @@ def keep_clear(net: nn.Module) -> None:
 class SubsampledFirst(nn.Module):
     """Mixed into the class of a convolution, as `torch.nn.utils.parametrize` does it."""
 
+    stride: tuple[int, ...]
+    padding: str | tuple[int, ...]
+    padding_mode: str
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if x.device.type != "cpu" or not torch.is_grad_enabled():
             return super().forward(x)  # without a backward pass nothing is wrong
-        own = {name: getattr(self, name) for name in ("stride", "padding", "padding_mode")}
-        if own["padding_mode"] != "zeros":
-            x = F.pad(x, self._reversed_padding_repeated_twice, own["padding_mode"])  # type: ignore[arg-type]
+        stride, padding, mode = self.stride, self.padding, self.padding_mode
+        if mode != "zeros":
+            x = F.pad(x, self._reversed_padding_repeated_twice, mode)  # type: ignore[arg-type]
         self.stride, self.padding, self.padding_mode = (1, 1), (0, 0), "zeros"
         try:
-            return super().forward(x[:, :, :: own["stride"][0], :: own["stride"][1]])
+            return super().forward(x[:, :, :: stride[0], :: stride[1]])
         finally:
-            vars(self).update(own)
+            self.stride, self.padding, self.padding_mode = stride, padding, mode
 
     def __reduce_ex__(self, protocol: Any) -> tuple:
         """Pickled as a convolution of its own class, and mixed again when it is read."""
