@@ -133,40 +133,22 @@ def fine_tune(way: str, trained: nn.Module, train: Images, test: Images, seed: i
     if way in ("warm-up", "both"):
         with torch.autocast("cpu", torch.bfloat16, enabled=BFLOAT16):
             dhm.warm_up_branches(net, endless(train, seed, part=2), WARM_UP)
-    grown = [0.0]  # what mimicking counts; in two of the ways the branches' gradient to the trunk as well
-    if way in ("influence", "both"):
-        for branch in net.branches.values():
-            branch.register_forward_pre_hook(lambda _, given: (_Scaled.apply(given[0], grown), *given[1:]))
     optimizer = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-4, fused=True)
-    dsl, full, found = dhm.DHMLoss("dsl"), dhm.DHMLoss(), {}
+    loss, found = dhm.DHMLoss("dsl" if way == "dsl" else "dhm", return_terms=False), {}
     net.train()
     for step, (images, labels) in enumerate(itertools.islice(endless(train, seed, part=1), max(LOOKED_AT))):
-        growing = way in ("mimicking", "influence", "both")
-        grown[0] = min(1.0, step / GROWTH) if growing else float(way in ("dhm", "warm-up"))
+        if way in ("mimicking", "influence", "both"):
+            loss.mimic_scale = min(1.0, step / GROWTH)
+        if way in ("influence", "both"):
+            net.influence = loss.mimic_scale
         logits = answer(net, images)
-        if way == "plain":
-            total = F.cross_entropy(logits.float(), labels)
-        else:
-            total = (1 - grown[0]) * dsl(logits, labels)[0] + grown[0] * full(logits, labels)[0]
+        total = F.cross_entropy(logits.float(), labels) if way == "plain" else loss(logits, labels)
         optimizer.zero_grad()
         total.backward()
         optimizer.step()
         if step + 1 in LOOKED_AT:
             found[step + 1] = accuracy(net, test)
     return found
-
-
-class _Scaled(torch.autograd.Function):
-    """The same values; the gradient times a number that may change."""
-
-    @staticmethod
-    def forward(ctx: Any, values: torch.Tensor, factor: list[float]) -> torch.Tensor:
-        ctx.factor = factor[0]
-        return values.view_as(values)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None]:
-        return gradients[0] * ctx.factor, None
 
 
 def on_one_pixel(self: nn.Conv2d, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
