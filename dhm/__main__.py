@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import gc
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -274,4 +275,5 @@ def _report(given: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
+    gc.freeze()  # what torch has imported is not looked through again whenever garbage is collected
     sys.exit(main())
