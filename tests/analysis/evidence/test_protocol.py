@@ -16,7 +16,7 @@ from scipy import stats
 import dhm
 from dhm import options, paths
 from dhm.__main__ import main, parser
-from dhm.analysis.evidence import kept, measures, protocol
+from dhm.analysis.evidence import kept, measures, protocol, single_runs
 from dhm.analysis.features import agreement, correlation
 from dhm.analysis.features.gradients import consistency, held_out
 from dhm.analysis.variants import spoken
@@ -257,6 +257,16 @@ def test_results_tell_what_was_measured() -> None:
             assert f" {row.best:+.2f} " in line
             assert row.gain.low < -1e9 or f"[{row.gain.low:+.2f}, {row.gain.high:+.2f}]" in line
             assert row.verdict in line
+
+
+def test_results_tell_the_runs_of_the_paper_one_by_one() -> None:
+    """Errors, gains, images and words of P1's runs stand on the page as the statistics say them."""
+    lines = (paths.root() / "docs" / "results.md").read_text().splitlines()
+    runs = dhm.load_runs(paths.records_dir())
+    for table in single_runs.tables({"": runs[runs["experiment"] == "table1"]}).values():
+        for (_, seed, what), row in table.iterrows():
+            line = next(line for line in lines if line.startswith(f"| seed {seed}, {what} |"))
+            assert [cell for cell in row if f" {cell} |" not in line] == []
 
 
 @pytest.mark.skipif(not RECORDS, reason="no run is committed yet")
