@@ -28,6 +28,8 @@ def by_head(panels: Mapping[str, Mapping[str, Sequence[Epochs]]]) -> Figure:
                 bands(ax, runs[method], colour, head)
             count = len(runs.get(method, []))
             over_epochs(ax, "", "")
+            if not count:
+                ax.set_axis_off()
             ax.set_title(f"{title}\n{spoken(method)}, {count} run{'' if count == 1 else 's'}", fontsize=9)
         row[0].set_ylabel("top-1 accuracy (%)")
         highest = max(ax.get_ylim()[1] for ax in row)

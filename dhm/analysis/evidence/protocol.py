@@ -18,6 +18,8 @@ from dhm.records.record import RunRecord
 
 SEEDS = 5
 """Runs of each method that the protocol asks for."""
+PAPERS_ROW = "table1"
+"""Experiment of P1's runs, which are judged beside the paper's (`single_runs`, `sources`) and have no row here."""
 OFF_CHANCE = 5
 """Points below the error of guessing from which a network has begun to learn."""
 BY_SEED = ("last epoch", "best epoch", "epochs to leave chance")
@@ -112,8 +114,8 @@ def gains_by_experiment(judged: Sequence[Judged]) -> dict[str, list[Gain]]:
 
 
 def finished(runs: pd.DataFrame) -> dict[str, str]:
-    """Experiments of the protocol that have runs, with the number of runs of each method, in words."""
-    planned = dict.fromkeys(row.experiment for row in comparisons())
+    """Experiments of the protocol that have runs, P1 first, with the number of runs of each method, in words."""
+    planned = dict.fromkeys([PAPERS_ROW, *(row.experiment for row in comparisons())])
     counts = runs.groupby(["experiment", "method"]).size().to_dict() if len(runs) else {}
     return {
         name: ", ".join(f"{counts.get((name, method), 0)} of {SEEDS} {spoken(method)}" for method in METHODS)

@@ -4,11 +4,17 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from dhm.analysis.evidence import pairs
+from dhm.analysis.evidence import pairs, protocol
 from dhm.analysis.evidence.results import gains, published, samples
 from dhm.analysis.statistics import COMPARISONS, p_word, verdict
 from dhm.analysis.variants import spoken
 from dhm.paper.numbers import PAPER_SEEDS
+
+
+def papers_row(runs: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Both tables of P1's runs among those of `dhm.load_runs`; none where there are none."""
+    chosen = runs[runs["experiment"] == protocol.PAPERS_ROW] if len(runs) else runs
+    return tables({"CIFAR-100, the paper's recipe": chosen}) if len(chosen) else {}
 
 
 def tables(runs: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:

@@ -83,8 +83,8 @@ class Sources:
         words, by_image = self.verdicts(comparisons), self.metric == "top1_error"
         return {
             title: gain_table(found, words[title], pairs.observed(self.runs[title], comparisons) if by_image else None)
-            for title, found in self.gains(comparisons).items()
-        }
+            for title, found in self.gains(comparisons).items() if found
+        }  # fmt: skip
 
     def _as_errors(self, source: Samples) -> Samples:
         return missed(source) if self.metric in MORE_IS_BETTER else source

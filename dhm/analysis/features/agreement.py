@@ -64,7 +64,7 @@ def by_place(table: pd.DataFrame) -> pd.DataFrame:
     """
     plain = table[table["loss"] == "cross-entropy"]
     cells = plain.pivot_table(index=["experiment", *PLACE], columns="method", values="cosine", sort=False)
-    return cells.round(3).rename(columns=spoken)
+    return cells.round(3).rename(columns=spoken).astype(object).fillna("–")
 
 
 def conflict(table: pd.DataFrame) -> str:

@@ -108,6 +108,7 @@ def test_runs_by_the_papers_recipe_are_judged(tmp_path: Path) -> None:
     found = shelf.gather([tmp_path])
     assert len(found.of_the_paper["table1"]) == 15
     findings = judgement.judge(CLAIMS, found)
+    assert " 15 by the paper's recipe" in report.opening(findings, found)  # appendix D asks for the same runs
     best = finding(findings, "table1-resnet32-top1-dhm-baseline")
     assert best.verdict == "reproduced"
     pairs = {("baseline", "dhm"), ("dsl", "dhm"), ("baseline", "dsl")}

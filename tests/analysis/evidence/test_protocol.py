@@ -262,8 +262,7 @@ def test_results_tell_what_was_measured() -> None:
 def test_results_tell_the_runs_of_the_paper_one_by_one() -> None:
     """Errors, gains, images and words of P1's runs stand on the page as the statistics say them."""
     lines = (paths.root() / "docs" / "results.md").read_text().splitlines()
-    runs = dhm.load_runs(paths.records_dir())
-    for table in single_runs.tables({"": runs[runs["experiment"] == "table1"]}).values():
+    for table in single_runs.papers_row(dhm.load_runs(paths.records_dir())).values():
         for (_, seed, what), row in table.iterrows():
             line = next(line for line in lines if line.startswith(f"| seed {seed}, {what} |"))
             assert [cell for cell in row if f" {cell} |" not in line] == []
