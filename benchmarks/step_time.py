@@ -25,6 +25,7 @@ from ratios import interleaved, ratio
 from dhm import Config
 from dhm.config import METHODS
 from dhm.data.images import Batch
+from dhm.training.estimate import wait
 from dhm.training.parallel import connect
 from dhm.training.step import Trainer, prepare
 from dhm.training.timing import Stopwatch
@@ -49,12 +50,7 @@ class Steps:
     def __call__(self) -> None:
         for images, labels in itertools.islice(self.batches, self.count):
             self.trainer.step(0, 0, images.contiguous() if self.contiguous else images, labels)
-        self.wait()
-
-    def wait(self) -> None:
-        """Until a GPU has done what it was asked."""
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
+        wait(self.device)
 
     def warm_up(self) -> tuple[float, int]:
         """Seconds of the first step, which compiles a captured one; bytes of a GPU that steps take."""

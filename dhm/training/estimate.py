@@ -71,11 +71,11 @@ def estimate(
             batches = enumerate(itertools.islice(itertools.chain.from_iterable(epochs), warm_up + steps))
             for step, (images, labels) in itertools.islice(batches, warm_up):
                 trainer.step(0, step, images, labels)
-            _wait(device)
+            wait(device)
             watch = Stopwatch()
             for step, (images, labels) in watch.waiting("data", batches):
                 trainer.step(0, step, images, labels)
-            _wait(device)
+            wait(device)
             watch.lap("train")
             memory = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0
             test = _test_seconds(trainer, steps) if tests else 0.0
@@ -95,12 +95,12 @@ def _test_seconds(trainer: Trainer, steps: int) -> float:
     seen = 0
     with torch.no_grad(), trainer.fabric.autocast():
         answer(next(batches)[0])  # not counted: a device prepares what it has not run before
-        _wait(device)
+        wait(device)
         start = time.perf_counter()
         for batch, _ in itertools.islice(batches, steps):
             answer(batch)
             seen += len(batch)
-        _wait(device)
+        wait(device)
         seconds = (time.perf_counter() - start) * len(images) / seen
         if images.task is not None:
             features = torch.randn(len(images), net.backbone.classifier.in_features).to(device)
@@ -110,7 +110,7 @@ def _test_seconds(trainer: Trainer, steps: int) -> float:
     return seconds
 
 
-def _wait(device: torch.device) -> None:
+def wait(device: torch.device) -> None:
     """Until the accelerator has done what it was asked."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
