@@ -1,9 +1,9 @@
 """The training loop: `fit(config)` -> run record. The only place where networks are trained."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,12 @@ from dhm.branches import MAIN
 from dhm.config import Config
 from dhm.errors import InputError, RunBusy, Stopped
 from dhm.metrics import main_error
-from dhm.records import checkpoints
 from dhm.records.environment import describe
 from dhm.records.record import RunRecord
 from dhm.records.unfinished import take_over
 from dhm.training.ledger import Ledger, know_nothing
-from dhm.training.parallel import connect, gather
+from dhm.training.parallel import connect
+from dhm.training.position import resume, save, unreadable
 from dhm.training.progress import Bar
 from dhm.training.step import Trainer, prepare
 from dhm.training.stopping import heard
@@ -102,12 +102,7 @@ def _tensorboard(record: RunRecord) -> Logger:
 def _train(trainer: Trainer, record: RunRecord, threads: int, progress: bool, checkpoint_every: float) -> None:
     config, fabric, train = trainer.config, trainer.fabric, trainer.data.train
     seen = trainer.data.summary()
-    at = _resume(trainer, record, seen)
-    if len(set(gather((at.epoch, at.step), fabric.world_size))) > 1:
-        raise InputError(
-            f"the processes of this run do not find the same checkpoint in {record.folder}; the folder of the run "
-            "records must be one that all hosts share"
-        )
+    at = resume(trainer, record, seen)
     here = {
         **describe(fabric.device), "devices": fabric.world_size, "accumulate": trainer.accumulate,
         "compiled": trainer.compiled, "data": seen, "origin": trainer.data.origin, "from": [at.epoch, at.step],
@@ -141,7 +136,7 @@ def _train(trainer: Trainer, record: RunRecord, threads: int, progress: bool, ch
                     if step + 1 < steps and (late or asked):
                         watch.lap("train")
                         at.step, at.sums, at.seconds = step + 1, ledger.totals(), watch.seconds
-                        saved = _save(trainer, record, at)
+                        saved = save(trainer, record, at)
                         if asked:
                             raise Stopped(asked)
             means = ledger.means()
@@ -149,7 +144,7 @@ def _train(trainer: Trainer, record: RunRecord, threads: int, progress: bool, ch
             predictions = trainer.test()
             watch.lap("test")
             errors = predictions.summary()
-            at.unreadable = _unreadable(trainer)
+            at.unreadable = unreadable(trainer)
             at.history.append(
                 {"epoch": at.epoch, "lr": config.lr_at(at.epoch), "train": means, "test": errors,
                  "seconds": watch.seconds, "unreadable": len(at.unreadable),
@@ -169,7 +164,7 @@ def _train(trainer: Trainer, record: RunRecord, threads: int, progress: bool, ch
             # what is kept of the best epoch must not be ahead of where a killed run goes on
             late, asked = due()
             if better or at.epoch == config.epochs or late or asked:
-                saved = _save(trainer, record, at)
+                saved = save(trainer, record, at)
             if asked and at.epoch < config.epochs:
                 raise Stopped(asked)
             note = f"epoch {at.epoch}, B0 error {error:.1f}%"
@@ -197,70 +192,6 @@ def _curves(line: dict[str, Any]) -> dict[str, float]:
     """An epoch's figures under the names of TensorBoard's curves."""
     test = {f"test/{head}/{name}": value for head, errors in line["test"].items() for name, value in errors.items()}
     return {"lr": line["lr"], **{f"train/{name}": value for name, value in line["train"].items()}, **test}
-
-
-@dataclass
-class Position:
-    """Where a training stands between two steps, beside network and optimizer."""
-
-    epoch: int = 0
-    step: int = 0
-    sums: dict[str, float] | None = None  # of the epoch under way
-    seconds: dict[str, float] = field(default_factory=dict)  # likewise
-    history: list[dict[str, Any]] = field(default_factory=list)
-    best: dict[str, Any] | None = None
-    unreadable: list[str] = field(default_factory=list)  # training images left out
-    starts: list[dict[str, Any]] = field(default_factory=list)  # what env.json held
-
-
-def _save(trainer: Trainer, record: RunRecord, at: Position) -> float:
-    """Write the checkpoint a killed run goes on from; the time of it."""
-    at.unreadable = _unreadable(trainer)
-    record.write_checkpoint("last", {**trainer.state(), "at": asdict(at)})
-    return time.perf_counter()
-
-
-def _unreadable(trainer: Trainer) -> list[str]:
-    """Training images that any process could not read."""
-    found = gather(trainer.data.train.unreadable, trainer.fabric.world_size)
-    return sorted(set().union(*found))
-
-
-def _resume(trainer: Trainer, record: RunRecord, seen: Mapping[str, Any]) -> Position:
-    """Bring network and optimizer to the record's checkpoint, if there is one; where to go on from.
-
-    Args:
-        seen: summary of the data set, which must be what the run began with.
-    """
-    found = record.checkpoint()
-    if found is None:
-        return Position()
-    file, state = found
-    if record.environment and record.environment[-1]["data"] != seen:
-        raise InputError(
-            f"{record.folder} was trained on other images than {trainer.config.dataset} holds now; "
-            "restore the data set or remove that folder"
-        )
-    if state.keys() != {*trainer.state(), "at"}:
-        raise InputError(f"{file} is no checkpoint of a run; remove it to start the run again")
-    try:
-        checkpoints.load_into(trainer.net, state["net"], file, trainer.config.network)
-        trainer.optimizer.load_state_dict(state["optimizer"])
-        trainer.fabric.strategy.precision.load_state_dict(state.get("scale", {}))
-        at = Position(**state["at"])
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{file} is no checkpoint of this run ({error}); remove it to start the run again") from None
-    if record.environment and record.environment[: len(at.starts)] != at.starts:
-        raise InputError(
-            f"{record.folder / 'env.json'} is not what the checkpoint was made under: it is damaged; put a whole copy "
-            "there, or move it away to go on without it"
-        )
-    trainer.data.train.unreadable.update(at.unreadable)
-    if not trainer.fabric.is_global_zero:
-        at.sums = None  # the sums of all processes are gone on with by the first
-    return at
 
 
 def is_trained_now(record: RunRecord) -> bool:

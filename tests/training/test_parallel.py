@@ -19,7 +19,7 @@ from lightning_fabric.plugins import MixedPrecision
 import dhm
 from dhm.errors import NonFiniteLoss
 from dhm.records import checkpoints
-from dhm.training import loop
+from dhm.training import loop, position
 from dhm.training.evaluation import evaluate
 from dhm.training.parallel import connect
 from dhm.training.step import Trainer, prepare
@@ -134,11 +134,11 @@ def test_half_precision_goes_on_with_its_scale(tmp_path: Path) -> None:
     first.step(0, 0, *next(first.batches(0)))
     scaler = first.fabric.strategy.precision.scaler
     scaler.update(2.0**9)
-    loop._save(first, record, loop.Position())
+    position.save(first, record, position.Position())
     record.write_json("env.json", [{"data": first.data.summary()}])
     second = trainer()
     assert second.state()["scale"]["scale"] != 2.0**9
-    loop._resume(second, record, second.data.summary())
+    position.resume(second, record, second.data.summary())
     assert second.state()["scale"] == first.state()["scale"]
     assert second.state()["scale"]["scale"] == 2.0**9
 

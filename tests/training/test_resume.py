@@ -10,7 +10,7 @@ from conftest import small_config
 
 import dhm
 from dhm.records import checkpoints
-from dhm.training import loop
+from dhm.training import loop, position
 from dhm.training.step import Trainer
 
 TIMES = ("seconds", "starts")
@@ -90,7 +90,7 @@ def test_finished_run_is_not_trained_again(tmp_path: Path, monkeypatch: pytest.M
 
 def test_processes_that_find_different_checkpoints_are_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A folder of run records that is each host's own: the first goes on from its checkpoint, its peers begin anew."""
-    monkeypatch.setattr(loop, "gather", lambda value, world: [value, (1, 5)])
+    monkeypatch.setattr(position, "gather", lambda value, world: [value, (1, 5)])
     with pytest.raises(dhm.InputError, match="one that all hosts share"):
         dhm.fit(small_config(), runs_dir=tmp_path, accelerator="cpu", progress=False)
     assert not list(tmp_path.rglob("last.pt"))
@@ -99,8 +99,8 @@ def test_processes_that_find_different_checkpoints_are_stopped(tmp_path: Path, m
 def test_the_best_epoch_is_not_ahead_of_the_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """However long a checkpoint may wait: a run that goes on elsewhere, with other bits, may not find that epoch."""
     saves = []
-    save = loop._save
-    monkeypatch.setattr(loop, "_save", lambda *args: (saves.append(args[2].epoch - 1), save(*args))[1])
+    save = loop.save
+    monkeypatch.setattr(loop, "save", lambda *args: (saves.append(args[2].epoch - 1), save(*args))[1])
     record = dhm.fit(small_config(), runs_dir=tmp_path, accelerator="cpu", progress=False, checkpoint_every=1e9)
     errors = [line["test"]["B0"]["top1_error"] for line in record.metrics]
     assert saves == [e for e in range(len(errors)) if e == len(errors) - 1 or errors[e] < min([101.0, *errors[:e]])]
