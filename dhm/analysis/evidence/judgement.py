@@ -81,7 +81,10 @@ def _ours(table: str, metric: str, claims: Sequence[Claim], runs: pd.DataFrame) 
 
 
 def _comparison(claim: Claim, ours: Ours, elsewhere: Sequence[protocol.Judged]) -> Finding:
-    """A claim on one or all rows: by our runs on the paper's data, else by the protocol's on other data."""
+    """A claim on one or all rows: by our runs on the paper's data and by the protocol's on other data.
+
+    What is open on the paper's data stands behind what is known elsewhere.
+    """
     printed, carried = _printed(claim)
     expected = _printed_gains(claim.tables[0], claim.metric, claim.first, claim.second)
     runs = {
@@ -89,18 +92,18 @@ def _comparison(claim: Claim, ours: Ours, elsewhere: Sequence[protocol.Judged]) 
         for network in networks(claim)
         if (gain := ours.gain(network, claim.first, claim.second)) is not None
     }
+    judged = [row for row in elsewhere if row.verdict != "not run"]
+    words = "; ".join(f"{row.verdict} ({row.comparison.experiment})" for row in judged)
+    said = [(_told([row.gain for row in judged]), words)] if judged else []
     if runs:
         each = [
             verdict(gain, round(expected[network].value, 6), True, PAPER_SEEDS, claim.at_least)
             for network, gain in runs.items()
         ]
         missing = ["not run"] * (len(networks(claim)) - len(runs))
-        return Finding(claim, printed, carried, _told([*runs.values()]), _summed(each + missing))
-    judged = [row for row in elsewhere if row.verdict != "not run"]
-    if not judged:
-        return Finding(claim, printed, carried)
-    words = "; ".join(f"{row.verdict} ({row.comparison.experiment})" for row in judged)
-    return Finding(claim, printed, carried, _told([row.gain for row in judged]), words)
+        own = _told([*runs.values()]), _summed(each + missing)
+        said = [own, *said] if own[1].startswith(("reproduced", "contradicted")) else [*said, own]
+    return Finding(claim, printed, carried, *map("; ".join, zip(*said, strict=True)))
 
 
 @cache

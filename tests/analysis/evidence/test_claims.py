@@ -5,6 +5,7 @@ import json
 import math
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -194,6 +195,28 @@ def test_few_seeds_decide_nothing(tmp_path: Path) -> None:
     table1_runs(tmp_path, {"baseline": [30.3, 30.1], "dhm": [27.4, 27.6]})
     findings = judgement.judge(CLAIMS, shelf.gather([tmp_path]))
     assert finding(findings, "table1-resnet32-top1-dhm-baseline").verdict == "incomplete (2 of 5 seeds)"
+
+
+def test_one_run_on_the_papers_data_does_not_hide_what_five_seeds_showed_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Five seeds in all seven networks do come first."""
+    shutil.copy(paths.records_dir() / "comparisons.csv", tmp_path)
+    monkeypatch.setattr(paths, "records_dir", lambda: tmp_path)
+    for method, error in {"baseline": 50.0, "dhm": 47.0}.items():
+        for seed in range(5):
+            write_run(tmp_path, small_config(method=method, seed=seed, experiment="c2-clean-labels"), error + seed / 10)
+    table1_runs(tmp_path, {"baseline": [30.3], "dhm": [27.4]})
+    found = finding(judgement.judge(CLAIMS, shelf.gather([tmp_path])), "dhm-baseline")
+    assert found.verdict == (
+        "supported elsewhere (c2-clean-labels); inconclusive: 1 agrees in sign (one run), 6 not run"
+    )
+    assert re.fullmatch(r"\+3\.00 \[.*\]; \+2\.90", found.ours)
+    assert report.outcome(found.verdict) == "supported elsewhere"
+    for config in recipes.table1("paper", methods=("baseline", "dhm"), seeds=range(5)):
+        write_run(tmp_path, config, {"baseline": 30.3, "dhm": 27.4}[config.method] + config.seed / 100)
+    found = finding(judgement.judge(CLAIMS, shelf.gather([tmp_path])), "dhm-baseline")
+    assert found.verdict == "reproduced (all 7); supported elsewhere (c2-clean-labels)"
 
 
 def test_arithmetic_seed_and_place_of_the_data_leave_a_run_the_papers(tmp_path: Path) -> None:
