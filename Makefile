@@ -1,7 +1,7 @@
 # make reproduce   install, run every notebook on embedded data, and write the report
 # make site        install and build the pages: build/site
 # make test        install and run everything CI runs
-# The plain commands behind each target stand in the README.
+# The plain commands behind each target stand in docs/usage.md.
 
 PYTHON ?= python3
 VENV ?= .venv

@@ -4,8 +4,8 @@
 
 FOLDER is a clone of github.com/d-li14/DHM. ResNet-32 with ten classes on one batch of 32x32 images in float32, on the
 processor: forward, loss, backward, update. The released program computes all classifiers whatever is trained, takes the
-divergences of the pairs one after the other, and keeps images and weights contiguous; its loader, meters and progress
-bar are left out. Seconds of the processor.
+divergences of the pairs one after the other, and keeps images and weights contiguous. Its network is its own; its loss
+is written here, by torch's `kl_div`; its loader, meters and progress bar are left out. Seconds of the processor.
 """
 
 import argparse
