@@ -12,12 +12,12 @@ from dhm import paths
 from dhm.config import Config
 from dhm.errors import InputError
 from dhm.records import checkpoints
-from dhm.records.inside import own_content
+from dhm.records.inside import own_content, own_file
 from dhm.records.record import RunRecord
 
 CHECKPOINT = "last.pt"
-FILES = ("config.json", "env.json", "metrics.jsonl", "predictions-best.npz", CHECKPOINT)
-"""What goes on with a run; the checkpoint last, since it says that the rest is there."""
+FILES = ("config.json", "env.json", "metrics.jsonl", "predictions-best.npz")
+"""What goes on with a run beside its checkpoint."""
 
 
 def set_aside(record: RunRecord) -> RunRecord:
@@ -54,7 +54,11 @@ def discard(config: Config) -> None:
 
 
 def _copy(source: Path, target: RunRecord) -> None:
+    """The checkpoint appears last, since it says that the rest is there, but is read first: where the run is trained
+    meanwhile, what is kept of its best epoch may be ahead of it and not behind."""
     target.create()
-    for name in FILES:
-        if (source / name).is_file():
-            checkpoints.write(target.folder / name, own_content(source, name))
+    with checkpoints.whole(target.folder / CHECKPOINT) as partial:
+        shutil.copyfile(own_file(source, CHECKPOINT), partial)
+        for name in FILES:
+            if (source / name).is_file():
+                checkpoints.write(target.folder / name, own_content(source, name))
