@@ -191,6 +191,9 @@ def _train(trainer: Trainer, record: RunRecord, threads: int, progress: bool, ch
         },
     )
     fabric.barrier()  # until the record is whole, for every process
+    asked = fabric.broadcast(stop.signal)
+    if asked:  # in the last epoch: what comes after this run is not to be begun
+        raise Stopped(asked)
 
 
 def _curves(line: dict[str, Any]) -> dict[str, float]:
