@@ -239,7 +239,7 @@ def _resume(trainer: Trainer, record: RunRecord, seen: Mapping[str, Any]) -> Pos
     if found is None:
         return Position()
     file, state = found
-    if record.environment and record.environment[-1]["data"] != seen:
+    if record.environment and record.environment[-1].get("data", seen) != seen:
         raise InputError(
             f"{record.folder} was trained on other images than {trainer.config.dataset} holds now; "
             "restore the data set or remove that folder"
