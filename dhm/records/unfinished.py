@@ -38,10 +38,13 @@ def take_over(record: RunRecord, folder: str | Path | None = None) -> None:
 
     Args:
         folder: where the run may lie beside its place in `data/unfinished`; another run there is let alone.
+
+    Raises:
+        InputError: there is no such folder, or what is set aside is damaged.
     """
     if not record.writes or record.begun:
         return
-    places = [Path(folder)] if folder else []
+    places = [paths.existing(folder)] if folder else []
     for place in (*places, RunRecord.of(record.config, paths.unfinished_dir()).folder):
         if (place / CHECKPOINT).is_file() and RunRecord.read(place).config.digest == record.config.digest:
             _copy(place, record)

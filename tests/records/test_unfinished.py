@@ -82,6 +82,11 @@ def test_another_run_is_let_alone(aside: Path, tmp_path: Path) -> None:
     assert [entry["from"] for entry in record.environment] == [[0, 0]]
 
 
+def test_a_folder_that_is_not_there_is_told(tmp_path: Path) -> None:
+    with pytest.raises(dhm.InputError, match="there is no folder .*nowhere"):
+        fit(CONFIG, tmp_path / "second", resume_from=tmp_path / "nowhere")
+
+
 def test_other_instructions_round_otherwise_and_are_told(aside: Path, tmp_path: Path) -> None:
     """What is promised of a run that moves to another kind of processor: the record says so; its bits may differ."""
     code = f"import dhm, json; dhm.fit(dhm.Config.from_dict(json.load(open({str(aside / 'config.json')!r}))), runs_dir="
