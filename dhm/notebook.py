@@ -36,7 +36,7 @@ WIDGET = "application/vnd.jupyter.widget-view+json"
 def contents() -> str:
     """The README's table of notebooks in Markdown, question first, with links for a page beside them."""
     readme = paths.root() / "README.md"
-    rows = _ROW.findall(readme.read_text()) if readme.is_file() else []
+    rows = _ROW.findall(readme.read_text(encoding="utf-8")) if readme.is_file() else []
     lines = [f"| {question} | [{file.removesuffix('.ipynb')}]({file}) | {place} |" for place, file, question in rows]
     return "\n".join(["| Question | Notebook | In the paper |", "|---|---|---|", *lines])
 

@@ -38,7 +38,7 @@ def _version(name: str) -> str | None:
 
 def _processor() -> str:
     if sys.platform == "linux":
-        with open("/proc/cpuinfo") as file:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
             for line in file:
                 if line.startswith("model name"):
                     return line.split(":", 1)[1].strip()

@@ -83,7 +83,7 @@ def test_another_run_is_let_alone(aside: Path, tmp_path: Path) -> None:
 
 
 def test_a_folder_that_is_not_there_is_told(tmp_path: Path) -> None:
-    with pytest.raises(dhm.InputError, match="there is no folder .*nowhere"):
+    with pytest.raises(dhm.InputError, match=r"there is no folder .*nowhere"):
         fit(CONFIG, tmp_path / "second", resume_from=tmp_path / "nowhere")
 
 
