@@ -167,7 +167,7 @@ class Config:
     @property
     def dataset_name(self) -> str:
         """The data set wherever it stands on a disk: its folder's name where it is given by a path."""
-        return Path(self.dataset).name
+        return Path(self.dataset).name or self.dataset  # "." and "/" have none
 
     def to_dict(self) -> dict[str, Any]:
         """The configuration in JSON's types."""

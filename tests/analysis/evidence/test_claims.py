@@ -225,6 +225,13 @@ def test_arithmetic_seed_and_place_of_the_data_leave_a_run_the_papers(tmp_path: 
         assert shelf.identity(other) not in shelf.asked_for(recipes.table2, "paper")
 
 
+@pytest.mark.parametrize("here", [".", "/"])
+def test_a_run_on_the_folder_it_was_started_in_is_read_as_any_other(here: str, tmp_path: Path) -> None:
+    config = small_config(experiment="mine", dataset=here)
+    write_run(tmp_path, config, 20.0)
+    assert shelf.gather([tmp_path]).others == [f"mine/{config.name}"]
+
+
 def test_foreign_old_and_broken_records_are_named_and_passed_over(tmp_path: Path) -> None:
     table1_runs(tmp_path, {"baseline": [30.3], "dhm": [27.4]})
     write_run(tmp_path, small_config(experiment="mine"), 20.0)
