@@ -102,12 +102,13 @@ def _tensorboard(record: RunRecord) -> Logger:
 def _train(trainer: Trainer, record: RunRecord, threads: int, progress: bool, checkpoint_every: float) -> None:
     config, fabric, train = trainer.config, trainer.fabric, trainer.data.train
     seen = trainer.data.summary()
-    at = _resume(trainer, record, seen)
+    at, file = _resume(trainer, record, seen)
     if len(set(gather((at.epoch, at.step), fabric.world_size))) > 1:
         raise InputError(
             f"the processes of this run do not find the same checkpoint in {record.folder}; the folder of the run "
             "records must be one that all hosts share"
         )
+    record.go_on_from(file)
     here = {
         **describe(fabric.device), "devices": fabric.world_size, "accumulate": trainer.accumulate,
         "compiled": trainer.compiled, "data": seen, "origin": trainer.data.origin, "from": [at.epoch, at.step],
@@ -229,15 +230,15 @@ def _unreadable(trainer: Trainer) -> list[str]:
     return sorted(set().union(*found))
 
 
-def _resume(trainer: Trainer, record: RunRecord, seen: Mapping[str, Any]) -> Position:
-    """Bring network and optimizer to the record's checkpoint, if there is one; where to go on from.
+def _resume(trainer: Trainer, record: RunRecord, seen: Mapping[str, Any]) -> tuple[Position, Path | None]:
+    """Bring network and optimizer to the record's checkpoint, if there is one; where to go on from, and its file.
 
     Args:
         seen: summary of the data set, which must be what the run began with.
     """
     found = record.checkpoint()
     if found is None:
-        return Position()
+        return Position(), None
     file, state = found
     if record.environment and record.environment[-1].get("data", seen) != seen:
         raise InputError(
@@ -263,7 +264,7 @@ def _resume(trainer: Trainer, record: RunRecord, seen: Mapping[str, Any]) -> Pos
     trainer.data.train.unreadable.update(at.unreadable)
     if not trainer.fabric.is_global_zero:
         at.sums = None  # the sums of all processes are gone on with by the first
-    return at
+    return at, file
 
 
 def is_trained_now(record: RunRecord) -> bool:
