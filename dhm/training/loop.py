@@ -270,9 +270,7 @@ def _resume(trainer: Trainer, record: RunRecord, seen: Mapping[str, Any]) -> tup
 def is_trained_now(record: RunRecord) -> bool:
     """Whether a process holds the record, to train the run."""
     lock = _lock(record)
-    try:
-        lock.acquire()
-    except Timeout:
+    if not _had(lock):
         return True
     lock.release()
     return False
@@ -282,21 +280,33 @@ def _lock(record: RunRecord) -> FileLock:
     return FileLock(record.folder / ".lock", timeout=0)
 
 
+def _had(lock: FileLock) -> bool:
+    """Whether a lock could be had, which then is held.
+
+    Raises:
+        InputError: it cannot be locked at all, as where a file system has no locks.
+    """
+    try:
+        lock.acquire()
+    except Timeout:
+        return False
+    except OSError as error:
+        raise InputError(
+            f"{lock.lock_file} cannot be locked ({error.strerror}); run records must lie where files can be locked"
+        ) from None
+    return True
+
+
 @contextmanager
 def _alone(record: RunRecord, fabric: Fabric) -> Iterator[None]:
     """Hold the record against a second training.
 
     Raises:
         RunBusy: another process is training this run.
+        InputError: as `_had`.
     """
     lock = _lock(record)
-    busy = False
-    if fabric.is_global_zero:
-        try:
-            lock.acquire()
-        except Timeout:
-            busy = True
-    if fabric.broadcast(busy):
+    if fabric.broadcast(fabric.is_global_zero and not _had(lock)):
         raise RunBusy(BUSY.format(record.folder))
     try:
         yield
