@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from dhm import paths
 from dhm.errors import InputError, Stopped
+from dhm.records import checkpoints
 
 if TYPE_CHECKING:
     from jupyter_client.kernelspec import KernelSpec
@@ -212,7 +213,7 @@ def write_report(output: Path | None = None) -> Path:
     page, _ = HTMLExporter(exclude_input=True, exclude_input_prompt=True, exclude_output_prompt=True).from_filename(
         str(executed)
     )
-    output.write_text(page, encoding="utf-8")
+    checkpoints.write(output, page.encode())
     return output
 
 
