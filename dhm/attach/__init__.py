@@ -34,7 +34,7 @@ def attach(
     network's. The branch from the deepest root (B1) is `width` times as wide, the others (B2, ...) have half the blocks
     in their last stage. Where a network's code does not allow it, `AttachedNet.describe` says so. The module itself is
     left as it is: code, weights, state dict, modes; only its roots are of a class derived from theirs, of which copies
-    and files know nothing. Weights that it makes of others in every pass (pruning, weight normalisation) are plain ones
+    and files know nothing, and convolutions that torch's CPU library gets wrong of one of `dhm.onednn`. Weights that it makes of others in every pass (pruning, weight normalisation) are plain ones
     in a branch. No root may lie within what is recomputed by `use_reentrant=True`, where no gradient passes it. Make
     the optimizer afterwards, so that it holds the branches. A network that has been trained forgets unless the
     branches' influence on it grows from nothing: `AttachedNet.influence` and the loss's `mimic_scale`.
