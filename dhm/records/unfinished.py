@@ -16,8 +16,8 @@ from dhm.records.inside import own_content, own_file
 from dhm.records.record import RunRecord
 
 CHECKPOINT = "last.pt"
-FILES = ("config.json", "env.json", "metrics.jsonl", "predictions-best.npz")
-"""What goes on with a run beside its checkpoint."""
+FILES = ("env.json", "metrics.jsonl", "predictions-best.npz")
+"""What goes on with a run beside its checkpoint; the configuration is written anew, of the experiment it goes on in."""
 
 
 def set_aside(record: RunRecord) -> RunRecord:

@@ -77,6 +77,13 @@ def test_by_itself_and_once_only(aside: Path, tmp_path: Path) -> None:
     assert not aside.exists()
 
 
+def test_in_another_experiment(aside: Path, tmp_path: Path) -> None:
+    """Which is no part of what a run is."""
+    record = fit(CONFIG.replace(experiment="other"), tmp_path / "second", resume_from=aside)
+    assert [entry["from"] for entry in record.environment] == [[0, 0], [1, 4]]
+    assert RunRecord.read(record.folder).config.experiment == "other"
+
+
 def test_another_run_is_let_alone(aside: Path, tmp_path: Path) -> None:
     record = fit(CONFIG.replace(seed=1), tmp_path / "second", resume_from=aside)
     assert [entry["from"] for entry in record.environment] == [[0, 0]]
