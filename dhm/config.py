@@ -33,9 +33,9 @@ _AT_LEAST = {
 }  # fmt: skip
 _AT_MOST = {
     "epochs": 2**63 - 1, "frozen_epochs": 2**63 - 1, "batch_size": 2**63 - 1, "seed": 2**64 - 1, "image_size": 2**16,
-    "classes": 2**63 - 1, "train_per_class": 2**63 - 1,
+    "classes": 2**63 - 1, "train_per_class": 2**63 - 1, "lr": 3.4e38, "weight_decay": 3.4e38,
 }  # fmt: skip
-"""What torch's integers and generators hold, and Pillow's images."""
+"""What torch's numbers and generators hold, and Pillow's images."""
 _LONGEST = 200
 """Bytes of a folder's name, which file systems end at 255; method, seed and digest come behind."""
 _POSITIVE = ("lr", "temperature", "gamma")
@@ -129,8 +129,10 @@ class Config:
             value = getattr(self, name)
             if value is not None and value < least:
                 raise InputError(f"{name} must be at least {least}, not {value}")
-            if value is not None and value > _AT_MOST[name]:
-                raise InputError(f"{name} must be at most {_AT_MOST[name]}, not {value}")
+        for name, most in _AT_MOST.items():
+            value = getattr(self, name)
+            if value is not None and value > most:
+                raise InputError(f"{name} must be at most {most}, not {value}")
         for name in _POSITIVE:
             if getattr(self, name) <= 0:
                 raise InputError(f"{name} must be a positive number, not {getattr(self, name)}")
@@ -167,7 +169,7 @@ class Config:
     @property
     def dataset_name(self) -> str:
         """The data set wherever it stands on a disk: its folder's name where it is given by a path."""
-        return Path(self.dataset).name
+        return Path(self.dataset).name or self.dataset  # "." and "/" have none
 
     def to_dict(self) -> dict[str, Any]:
         """The configuration in JSON's types."""

@@ -26,5 +26,5 @@ def _physical() -> int | None:
 
 def ran_out(error: BaseException) -> bool:
     """Whether an error says that there was no room, as torch tells it of each device."""
-    told = str(error).lower()
-    return isinstance(error, MemoryError) or "out of memory" in told or "allocate memory" in told or "overflow" in told
+    words = ("out of memory", "allocate memory", "calculation overflow", "multiplication overflow")
+    return isinstance(error, MemoryError) or any(word in str(error).lower() for word in words)

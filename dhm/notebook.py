@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from dhm import paths
 from dhm.errors import InputError, Stopped
+from dhm.records import checkpoints
 
 if TYPE_CHECKING:
     from jupyter_client.kernelspec import KernelSpec
@@ -36,7 +37,7 @@ WIDGET = "application/vnd.jupyter.widget-view+json"
 def contents() -> str:
     """The README's table of notebooks in Markdown, question first, with links for a page beside them."""
     readme = paths.root() / "README.md"
-    rows = _ROW.findall(readme.read_text()) if readme.is_file() else []
+    rows = _ROW.findall(readme.read_text(encoding="utf-8")) if readme.is_file() else []
     lines = [f"| {question} | [{file.removesuffix('.ipynb')}]({file}) | {place} |" for place, file, question in rows]
     return "\n".join(["| Question | Notebook | In the paper |", "|---|---|---|", *lines])
 
@@ -212,7 +213,7 @@ def write_report(output: Path | None = None) -> Path:
     page, _ = HTMLExporter(exclude_input=True, exclude_input_prompt=True, exclude_output_prompt=True).from_filename(
         str(executed)
     )
-    output.write_text(page, encoding="utf-8")
+    checkpoints.write(output, page.encode())
     return output
 
 

@@ -48,6 +48,24 @@ def test_papermill_and_the_command_line_from_any_folder(tmp_path: Path) -> None:
     assert "[3/3]" in text
 
 
+def test_a_page_that_cannot_be_written_to_its_end_leaves_the_one_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resource = pytest.importorskip("resource")
+    page = tmp_path / "page.html"
+    page.write_text("the page before")
+    monkeypatch.setattr(notebook, "run_notebook", lambda *_: paths.root() / "notebooks" / "report.ipynb")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(dhm.InputError, match=r"page\.html cannot be written \(File too large\)"):
+            notebook.write_report(page)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert page.read_text() == "the page before"
+    assert len(notebook.write_report(page).read_text()) > 10_000
+
+
 @pytest.mark.parametrize(
     ("command", "where"),
     [(["notebook", NAME], "file/x.ipynb"), (["notebook", NAME], "."), (["report"], "file/x.html"), (["report"], ".")],

@@ -34,10 +34,11 @@ def attach(
     network's. The branch from the deepest root (B1) is `width` times as wide, the others (B2, ...) have half the blocks
     in their last stage. Where a network's code does not allow it, `AttachedNet.describe` says so. The module itself is
     left as it is: code, weights, state dict, modes; only its roots are of a class derived from theirs, of which copies
-    and files know nothing. Weights that it makes of others in every pass (pruning, weight normalisation) are plain ones
-    in a branch. No root may lie within what is recomputed by `use_reentrant=True`, where no gradient passes it. Make
-    the optimizer afterwards, so that it holds the branches. A network that has been trained forgets unless the
-    branches' influence on it grows from nothing: `AttachedNet.influence` and the loss's `mimic_scale`.
+    and files know nothing, and convolutions that torch's CPU library gets wrong of one of `dhm.onednn`. Weights that
+    the module makes of others in every pass (pruning, weight normalisation) are plain ones in a branch. No root may lie
+    within what is recomputed by `use_reentrant=True`, where no gradient passes it. Make the optimizer afterwards, so
+    that it holds the branches. A network that has been trained forgets unless the branches' influence on it grows from
+    nothing: `AttachedNet.influence` and the loss's `mimic_scale`.
 
     Args:
         module: a network from images (N, C, H, W) to logits (N, classes).
@@ -56,7 +57,7 @@ def attach(
         InputError: no such module, or the network cannot be branched there or at all, or has branches already; the
             sentence says where it stopped and what to pass instead.
     """
-    _check_kinds(module, at, branches, image_size, example)
+    _check_kinds(module, at, branches, image_size, example, seed)
     if any(isinstance(part, BranchingNet) for part in module.modules()):
         raise InputError("the network has branches already; attach to its main_only() to grow others")
     if isinstance(module, torch.jit.ScriptModule):
@@ -81,7 +82,7 @@ def attach(
     return AttachedNet(module, _grow_all(module, traced, branches, width, seed))
 
 
-def _check_kinds(module: Any, at: Any, branches: Any, image_size: Any, example: Any) -> None:
+def _check_kinds(module: Any, at: Any, branches: Any, image_size: Any, example: Any, seed: Any) -> None:
     """See that arguments are of the kinds `attach` names."""
     if not isinstance(module, nn.Module):
         raise InputError(f"module must be a network, an nn.Module, not {module!r}")
@@ -93,6 +94,8 @@ def _check_kinds(module: Any, at: Any, branches: Any, image_size: Any, example: 
         raise InputError(f"image_size must be the pixels of a side, a whole number, not {image_size!r}")
     if example is not None and not isinstance(example, torch.Tensor):
         raise InputError(f"example must be a batch of images (N, C, H, W), a tensor, not a {type(example).__name__}")
+    if seed is not None and not isinstance(seed, Integral):
+        raise InputError(f"seed must be a whole number, not {seed!r}")
 
 
 def designed_roots(traced: Trace) -> list[str]:

@@ -50,13 +50,15 @@ class Predictions:
 
     def arrays(self) -> dict[str, np.ndarray]:
         """The table as arrays for a file, in the smallest types that keep it."""
+        most = max(int(classes.max()) for classes in (self.labels, self.predicted, self.rank))
+        whole = np.int16 if most <= np.iinfo(np.int16).max else np.int32
         return {
             "heads": np.array(self.heads),
-            "labels": self.labels.astype(np.int16),
-            "predicted": self.predicted.astype(np.int16),
+            "labels": self.labels.astype(whole),
+            "predicted": self.predicted.astype(whole),
             "confidence": self.confidence.astype(np.float32),
             "nll": self.nll.astype(np.float32),
-            "rank": self.rank.astype(np.int16),
+            "rank": self.rank.astype(whole),
         }
 
     @classmethod

@@ -36,7 +36,7 @@ class Number:
 
 def table(name: str) -> list[Number]:
     """The numbers of a table, e.g. "table1", in the order of print."""
-    with open(paths.embedded(f"paper/{name}.csv"), newline="") as file:
+    with open(paths.embedded(f"paper/{name}.csv"), newline="", encoding="utf-8") as file:
         return [
             Number(
                 row["network"], row["printed"], row["method"], row["metric"], float(row["value"]),

@@ -50,13 +50,13 @@ def write(path: Path, content: bytes) -> None:
     Raises:
         InputError: the disk is full, gone or not to be written to; the old file stands.
     """
-    with _whole(path) as partial:
+    with whole(path) as partial:
         partial.write_bytes(content)
 
 
 def save(path: Path, content: Mapping[str, Any]) -> None:
     """Save tensors and plain values, or tensors alone where the name ends in .safetensors, likewise."""
-    with _whole(path) as partial:
+    with whole(path) as partial:
         if path.suffix == ".safetensors":
             tensors = {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in content.items()}
             _safetensors(path).save_file(tensors, partial, metadata={"format": "pt"})
@@ -65,8 +65,12 @@ def save(path: Path, content: Mapping[str, Any]) -> None:
 
 
 @contextmanager
-def _whole(path: Path) -> Iterator[Path]:
-    """A file to write beside `path`, which takes its place when all of it is on the disk."""
+def whole(path: Path) -> Iterator[Path]:
+    """A file to write beside `path`, which takes its place when all of it is on the disk.
+
+    Raises:
+        InputError: as `write`.
+    """
     partial = path.with_name(f".{path.name}.{uuid4().hex}.partial")
     try:
         yield partial

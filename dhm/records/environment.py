@@ -6,11 +6,10 @@ import subprocess
 import sys
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 import torch
-
-from dhm import paths
 
 PACKAGES = ("dhm", "torch", "torchvision", "lightning-fabric", "numpy")
 
@@ -39,7 +38,7 @@ def _version(name: str) -> str | None:
 
 def _processor() -> str:
     if sys.platform == "linux":
-        with open("/proc/cpuinfo") as file:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
             for line in file:
                 if line.startswith("model name"):
                     return line.split(":", 1)[1].strip()
@@ -47,14 +46,17 @@ def _processor() -> str:
 
 
 def _commit() -> str | None:
-    """The commit of the clone, with "+" if its files differ from it; None outside a clone."""
+    """The commit of the clone, with "+" if its files differ from it; None outside a clone, in whatever other project's
+    repository this package is installed or used."""
+    package = Path(__file__).resolve().parents[1]
 
     def git(*arguments: str) -> str:
         return subprocess.run(
-            ["git", "-C", str(paths.root()), *arguments], capture_output=True, text=True, check=True
+            ["git", "-C", str(package), *arguments], capture_output=True, text=True, check=True
         ).stdout.strip()
 
     try:
-        return git("rev-parse", "--short=12", "HEAD") + ("+" if git("status", "--porcelain", "dhm") else "")
+        git("ls-files", "--error-unmatch", "__init__.py")
+        return git("rev-parse", "--short=12", "HEAD") + ("+" if git("status", "--porcelain", ".") else "")
     except (OSError, subprocess.CalledProcessError):
         return None

@@ -31,17 +31,26 @@ def own_content(folder: Path, name: str) -> bytes:
     """All of a file that lies in a folder itself.
 
     Raises:
-        InputError: as `content`; or it cannot be read, or is a link out of the folder.
+        InputError: as `content` and `own_file`; or it cannot be read.
     """
-    file = folder / name
     try:
-        if file.resolve().parent != folder.resolve():
-            raise InputError(f"{file} is a link out of the record; put the file itself there")
-        return content(file)
+        return content(own_file(folder, name))
     except FileNotFoundError:
         raise
     except (OSError, RuntimeError) as error:  # a link in a circle is the latter in some versions of Python
-        raise InputError(f"{file} cannot be read: {getattr(error, 'strerror', error)}") from None
+        raise InputError(f"{folder / name} cannot be read: {getattr(error, 'strerror', error)}") from None
+
+
+def own_file(folder: Path, name: str) -> Path:
+    """A file that lies in a folder itself, of any size.
+
+    Raises:
+        InputError: it is a link out of the folder.
+    """
+    file = folder / name
+    if file.resolve().parent != folder.resolve():
+        raise InputError(f"{file} is a link out of the record; put the file itself there")
+    return file
 
 
 def refuse_links(folder: Path) -> None:

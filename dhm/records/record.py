@@ -204,6 +204,12 @@ class RunRecord:
             )
         return None
 
+    def go_on_from(self, file: Path | None) -> None:
+        """Put a checkpoint into the place of the last where that is damaged: the next would be made over the only whole
+        one, and if it is cut off nothing is left. No process may still look for it."""
+        if self.writes and file == self.folder / PREVIOUS:
+            file.replace(self.folder / LAST)
+
     @property
     def begun(self) -> bool:
         """Whether there is a checkpoint to go on from."""

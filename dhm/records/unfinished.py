@@ -12,12 +12,12 @@ from dhm import paths
 from dhm.config import Config
 from dhm.errors import InputError
 from dhm.records import checkpoints
-from dhm.records.inside import own_content
+from dhm.records.inside import own_content, own_file
 from dhm.records.record import RunRecord
 
 CHECKPOINT = "last.pt"
-FILES = ("config.json", "env.json", "metrics.jsonl", "predictions-best.npz", CHECKPOINT)
-"""What goes on with a run; the checkpoint last, since it says that the rest is there."""
+FILES = ("env.json", "metrics.jsonl", "predictions-best.npz")
+"""What goes on with a run beside its checkpoint; the configuration is written anew, of the experiment it goes on in."""
 
 
 def set_aside(record: RunRecord) -> RunRecord:
@@ -38,10 +38,13 @@ def take_over(record: RunRecord, folder: str | Path | None = None) -> None:
 
     Args:
         folder: where the run may lie beside its place in `data/unfinished`; another run there is let alone.
+
+    Raises:
+        InputError: there is no such folder, or what is set aside is damaged.
     """
     if not record.writes or record.begun:
         return
-    places = [Path(folder)] if folder else []
+    places = [paths.existing(folder)] if folder else []
     for place in (*places, RunRecord.of(record.config, paths.unfinished_dir()).folder):
         if (place / CHECKPOINT).is_file() and RunRecord.read(place).config.digest == record.config.digest:
             _copy(place, record)
@@ -54,7 +57,11 @@ def discard(config: Config) -> None:
 
 
 def _copy(source: Path, target: RunRecord) -> None:
+    """The checkpoint appears last, since it says that the rest is there, but is read first: where the run is trained
+    meanwhile, what is kept of its best epoch may be ahead of it and not behind."""
     target.create()
-    for name in FILES:
-        if (source / name).is_file():
-            checkpoints.write(target.folder / name, own_content(source, name))
+    with checkpoints.whole(target.folder / CHECKPOINT) as partial:
+        shutil.copyfile(own_file(source, CHECKPOINT), partial)
+        for name in FILES:
+            if (source / name).is_file():
+                checkpoints.write(target.folder / name, own_content(source, name))

@@ -9,7 +9,8 @@ import torch
 from dhm.config import Config
 from dhm.errors import RunBusy
 from dhm.records.record import RunRecord
-from dhm.training.loop import fit, is_trained_now
+from dhm.training.alone import is_trained_now
+from dhm.training.loop import fit
 from dhm.training.progress import Bar
 from dhm.zoo import plan_of
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 
 import torch
 
-from dhm.errors import NonFiniteLoss
+from dhm.errors import InputError, NonFiniteLoss
 from dhm.training.parallel import gather
 
 
@@ -53,8 +53,17 @@ class Ledger:
         return {name: sum(part.get(name, 0.0) for part in parts) for part in parts for name in part}
 
     def means(self) -> dict[str, float]:
-        """Mean of every value over the images of the epoch so far, of all processes."""
+        """Mean of every value over the images of the epoch so far, of all processes.
+
+        Raises:
+            InputError: no image could be read.
+        """
         totals = self.totals()
+        if not totals["images"]:
+            raise InputError(
+                f"epoch {self.epoch}: none of the training images could be read; once they can be, the same command "
+                "goes on from the last checkpoint"
+            )
         return {name: total / totals["images"] for name, total in totals.items() if name != "images"}
 
 

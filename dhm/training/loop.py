@@ -1,15 +1,11 @@
 """The training loop: `fit(config)` -> run record. The only place where networks are trained."""
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock, Timeout
-from lightning_fabric import Fabric
 from lightning_fabric.loggers import Logger
 
 from dhm.branches import MAIN
@@ -19,6 +15,7 @@ from dhm.metrics import main_error
 from dhm.records.environment import describe
 from dhm.records.record import RunRecord
 from dhm.records.unfinished import take_over
+from dhm.training.alone import BUSY, alone, is_trained_now
 from dhm.training.ledger import Ledger, know_nothing
 from dhm.training.parallel import connect
 from dhm.training.position import resume, save, unreadable
@@ -30,7 +27,6 @@ from dhm.training.timing import Stopwatch
 
 LOOK_AFTER = 3
 """Epochs after which a run that has learned nothing is told."""
-BUSY = "{} is being trained by another process"
 
 
 def fit(
@@ -78,7 +74,7 @@ def fit(
         )  # fmt: skip
         record.create()
         try:
-            with _alone(record, fabric), by_work(trainer) as threads:
+            with alone(record, fabric), by_work(trainer) as threads:
                 if not fabric.broadcast(record.result is not None):  # another process may have finished it meanwhile
                     record.sweep()
                     take_over(record, resume_from)
@@ -186,46 +182,12 @@ def _train(trainer: Trainer, record: RunRecord, threads: int, progress: bool, ch
         },
     )
     fabric.barrier()  # until the record is whole, for every process
+    asked = fabric.broadcast(stop.signal)
+    if asked:  # in the last epoch: what comes after this run is not to be begun
+        raise Stopped(asked)
 
 
 def _curves(line: dict[str, Any]) -> dict[str, float]:
     """An epoch's figures under the names of TensorBoard's curves."""
     test = {f"test/{head}/{name}": value for head, errors in line["test"].items() for name, value in errors.items()}
     return {"lr": line["lr"], **{f"train/{name}": value for name, value in line["train"].items()}, **test}
-
-
-def is_trained_now(record: RunRecord) -> bool:
-    """Whether a process holds the record, to train the run."""
-    lock = _lock(record)
-    try:
-        lock.acquire()
-    except Timeout:
-        return True
-    lock.release()
-    return False
-
-
-def _lock(record: RunRecord) -> FileLock:
-    return FileLock(record.folder / ".lock", timeout=0)
-
-
-@contextmanager
-def _alone(record: RunRecord, fabric: Fabric) -> Iterator[None]:
-    """Hold the record against a second training.
-
-    Raises:
-        RunBusy: another process is training this run.
-    """
-    lock = _lock(record)
-    busy = False
-    if fabric.is_global_zero:
-        try:
-            lock.acquire()
-        except Timeout:
-            busy = True
-    if fabric.broadcast(busy):
-        raise RunBusy(BUSY.format(record.folder))
-    try:
-        yield
-    finally:
-        lock.release()

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 from dhm.errors import InputError
@@ -48,21 +49,22 @@ def resume(trainer: Trainer, record: RunRecord, seen: Mapping[str, Any]) -> Posi
     Raises:
         InputError: what was found is damaged, of another run or of other images, or not the same for every process.
     """
-    at = _found(trainer, record, seen)
+    at, file = _found(trainer, record, seen)
     if len(set(gather((at.epoch, at.step), trainer.fabric.world_size))) > 1:
         raise InputError(
             f"the processes of this run do not find the same checkpoint in {record.folder}; the folder of the run "
             "records must be one that all hosts share"
         )
+    record.go_on_from(file)
     return at
 
 
-def _found(trainer: Trainer, record: RunRecord, seen: Mapping[str, Any]) -> Position:
+def _found(trainer: Trainer, record: RunRecord, seen: Mapping[str, Any]) -> tuple[Position, Path | None]:
     found = record.checkpoint()
     if found is None:
-        return Position()
+        return Position(), None
     file, state = found
-    if record.environment and record.environment[-1]["data"] != seen:
+    if record.environment and record.environment[-1].get("data", seen) != seen:
         raise InputError(
             f"{record.folder} was trained on other images than {trainer.config.dataset} holds now; "
             "restore the data set or remove that folder"
@@ -86,4 +88,4 @@ def _found(trainer: Trainer, record: RunRecord, seen: Mapping[str, Any]) -> Posi
     trainer.data.train.unreadable.update(at.unreadable)
     if not trainer.fabric.is_global_zero:
         at.sums = None  # the sums of all processes are gone on with by the first
-    return at
+    return at, file

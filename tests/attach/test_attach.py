@@ -350,6 +350,7 @@ class Locked(Explicit):
         (lambda: dhm.attach(Explicit(), width=0), "width must be positive, not 0"),
         (lambda: dhm.attach(Explicit(), width=math.nan), "width must be positive, not nan"),
         (lambda: dhm.attach(Explicit(), width="2"), "width must be positive, not '2'"),
+        (lambda: dhm.attach(Explicit(), seed="0"), "seed must be a whole number, not '0'"),
         (lambda: dhm.attach(Explicit), "module must be a network, an nn.Module, not <class"),
         (lambda: dhm.attach(Explicit(), at=3), "at must be a list of different module names, not 3"),
         (lambda: dhm.attach(Explicit(), branches=["conv1"]), r"branches must be roots by .*, not \['conv1'\]"),

@@ -4,6 +4,7 @@ import hashlib
 import importlib.util
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from dhm import paths
 from dhm.data import corruption, load, reid
 from dhm.data.images import channel_statistics, crop_and_flip
 from dhm.data.sources import DATASETS
-from dhm.randomness import generator
+from dhm.randomness import generator, seed_of
 
 
 def tiny_folder(root: Path, classes: int = 6, train: int = 5, val: int = 2, size: int = 10) -> Path:
@@ -169,6 +170,13 @@ def test_an_epoch_shows_every_image_once_and_the_order_depends_on_seed_and_epoch
     assert not torch.equal(first, order(0, 1))
     assert not torch.equal(first, order(1, 0))
     assert torch.equal(first[600:], order(0, 0, start=2))
+
+
+@pytest.mark.parametrize("kind", [np.int64, np.int32, torch.tensor])
+def test_a_seed_is_a_number_whatever_holds_it(kind: Callable) -> None:
+    """In a loop over `np.arange`, say; how such a number is written depends on numpy's version."""
+    for position in ((3,), (0, 7), (5, 0, 2**31 - 1)):
+        assert seed_of(*map(kind, position)) == seed_of(*position)
 
 
 def test_augmented_batches_continue_after_a_resume() -> None:

@@ -14,6 +14,7 @@ from dhm.data import Streamed, load, load_test
 from dhm.data.folders import open_image
 from dhm.data.images import MEAN, STD
 from dhm.data.streaming import transform
+from dhm.training.step import Trainer
 
 
 def config(folder: Path, **changes) -> dhm.Config:
@@ -100,6 +101,22 @@ def test_unreadable_training_images_are_left_out_named_and_counted(folder: Path,
     with pytest.warns(UserWarning, match="left out"):
         counts = [sum(len(y) for _, y in batches(load(config(folder), workers=w).train)) for w in (0, 2)]
     assert counts == [19, 19]
+
+
+def test_an_epoch_without_a_readable_image_is_told(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of a disk that breaks in the middle of a run, but still lists its files."""
+    begin = Trainer.begin
+
+    def broken(self: Trainer, epoch: int) -> None:
+        for file in (folder / "train").rglob("*.JPEG"):
+            file.write_bytes(b"")
+        begin(self, epoch)
+
+    monkeypatch.setattr(Trainer, "begin", broken)
+    with pytest.warns(match="left out of the training"), pytest.raises(dhm.InputError, match="epoch 0: none of the"):
+        dhm.fit(config(folder), runs_dir=tmp_path / "runs", accelerator="cpu", progress=False, workers=0)
 
 
 def test_unreadable_test_image_stops_with_its_name(folder: Path, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from dhm import paths
-from dhm.metrics.classification import collect, judge
+from dhm.metrics.classification import Predictions, collect, judge
 from dhm.records.store import find
 from dhm.training.ledger import know_nothing
 
@@ -24,6 +24,18 @@ def test_logits_that_are_no_numbers_are_wrong_answers() -> None:
     logits[3] = torch.nan
     found = collect(["B0"], judge({"B0": logits}, torch.arange(12)), torch.arange(12)).summary()["B0"]
     assert found["top1_error"] == found["top5_error"] == pytest.approx(100 / 12)
+
+
+@pytest.mark.parametrize(("classes", "kind"), [(32_767, "int16"), (32_768, "int32"), (40_000, "int32")])
+def test_a_file_keeps_any_number_of_classes(classes: int, kind: str) -> None:
+    """An answer that is no number comes behind all of them, so its rank is their number."""
+    labels = torch.tensor([classes - 1, 5])
+    logits = torch.stack([torch.zeros(classes).index_fill(0, labels[:1], 1), torch.full((classes,), torch.nan)])
+    found = collect(["B0"], judge({"B0": logits}, labels), labels)
+    kept = Predictions.from_arrays(found.arrays())
+    assert {array.dtype.name for array in (kept.labels, kept.predicted, kept.rank)} == {kind}
+    assert kept.labels.tolist() == labels.tolist()
+    assert [kept.predicted.tolist(), kept.rank.tolist()] == [[[classes - 1, -1]], [[0, classes]]]
 
 
 def test_knowing_nothing_is_told_from_slow_learning() -> None:

@@ -40,6 +40,12 @@ def test_an_environment_that_is_cut_short_loses_nothing(content: str, stopped: d
     assert dhm.fit(small_config(), **options).environment[-1]["from"] == [1, 0]
 
 
+def test_an_environment_of_something_else_is_told(stopped: dhm.RunRecord, tmp_path: Path) -> None:
+    (stopped.folder / "env.json").write_text("[{}]")
+    with pytest.raises(dhm.InputError, match=r"env\.json is not what the checkpoint was made under: it is damaged"):
+        dhm.fit(small_config(), runs_dir=tmp_path, accelerator="cpu", progress=False)
+
+
 def test_a_result_or_metrics_cut_short_are_told(stopped: dhm.RunRecord) -> None:
     for name, read in (("result.json", "result"), ("metrics.jsonl", "metrics")):
         (stopped.folder / name).write_text('{"last": ')

@@ -12,7 +12,7 @@ import dhm
 from dhm import __main__ as cli
 from dhm import paths
 from dhm.config import Config
-from dhm.records import checkpoints, unfinished
+from dhm.records import checkpoints, inside, unfinished
 from dhm.records.record import RunRecord
 from dhm.training import arithmetic
 from dhm.training.step import Trainer
@@ -77,9 +77,21 @@ def test_by_itself_and_once_only(aside: Path, tmp_path: Path) -> None:
     assert not aside.exists()
 
 
+def test_in_another_experiment(aside: Path, tmp_path: Path) -> None:
+    """Which is no part of what a run is."""
+    record = fit(CONFIG.replace(experiment="other"), tmp_path / "second", resume_from=aside)
+    assert [entry["from"] for entry in record.environment] == [[0, 0], [1, 4]]
+    assert RunRecord.read(record.folder).config.experiment == "other"
+
+
 def test_another_run_is_let_alone(aside: Path, tmp_path: Path) -> None:
     record = fit(CONFIG.replace(seed=1), tmp_path / "second", resume_from=aside)
     assert [entry["from"] for entry in record.environment] == [[0, 0]]
+
+
+def test_a_folder_that_is_not_there_is_told(tmp_path: Path) -> None:
+    with pytest.raises(dhm.InputError, match=r"there is no folder .*nowhere"):
+        fit(CONFIG, tmp_path / "second", resume_from=tmp_path / "nowhere")
 
 
 def test_other_instructions_round_otherwise_and_are_told(aside: Path, tmp_path: Path) -> None:
@@ -92,6 +104,36 @@ def test_other_instructions_round_otherwise_and_are_told(aside: Path, tmp_path: 
     assert record.environment[-1]["instructions"] == "AVX2"
     losses = [run.metrics[-1]["train"]["loss"] for run in (record, whole)]
     assert losses[0] == pytest.approx(losses[1], rel=0.05)
+
+
+def test_a_checkpoint_may_be_larger_than_what_else_is_read(
+    aside: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A wide network's is of a gigabyte."""
+    size = (aside / "last.pt").stat().st_size
+    monkeypatch.setattr(inside, "MOST", size - 1)
+    unfinished.discard(CONFIG)
+    unfinished.set_aside(RunRecord.of(CONFIG, tmp_path / "first"))
+    record = RunRecord.of(CONFIG, tmp_path / "second")
+    unfinished.take_over(record)
+    assert [(folder / "last.pt").stat().st_size for folder in (aside, record.folder)] == [size, size]
+
+
+def test_what_is_set_aside_of_a_run_under_way_fits_its_checkpoint(
+    aside: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A better epoch that ends between two of its files: its checkpoint would not have it tested again."""
+    running, write = RunRecord.of(CONFIG, tmp_path / "first"), checkpoints.write
+    earlier = (running.folder / "last.pt").read_bytes()
+
+    def overtaken(path: Path, content: bytes) -> None:
+        write(path, content)
+        if path.name == "predictions-best.npz":
+            write(running.folder / "last.pt", b"of a better epoch")
+
+    monkeypatch.setattr(checkpoints, "write", overtaken)
+    unfinished.set_aside(running)
+    assert (aside / "last.pt").read_bytes() == earlier
 
 
 def test_nothing_is_set_aside_without_a_checkpoint(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from conftest import small_config, write_image, write_run
 import dhm
 from dhm.__main__ import main
 from dhm.data import load
+from dhm.memory import ran_out
 from dhm.paper import recipes
 from dhm.records.weights import pretrained
 from dhm.training.estimate import estimate
@@ -72,6 +73,7 @@ TRAIN = [
     ("--lr big", "lr must be a finite number, not 'big'"),
     ("--lr NaN", "lr must be a finite number, not nan"),
     ("--lr 0", "lr must be a positive number, not 0"),
+    ("--lr 1e39", "lr must be at most 3.4e+38, not 1e+39"),
     (f"--lr 1{'0' * 400}", "lr must be a finite number, not 1000"),
     ("--method deep", "method must be one of baseline, dsl, dhm, not 'deep'"),
     ("--milestones a", "milestones must be a list"),
@@ -101,6 +103,7 @@ TRAIN = [
     ("--preset paper --test-on val+rest", "needs train_per_class"),
     ("--train-per-class 0", "train_per_class must be at least 1, not 0"),
     ("--train-per-class 99999", "train_per_class is 99999, but a class has only 400 training images"),
+    ("--weight-decay 1e39", "weight_decay must be at most 3.4e+38, not 1e+39"),
     ("--weight-decay -1", "weight_decay must not be negative, not -1"),
     ("--weights nowhere.pt", "there is no checkpoint nowhere.pt"),
     ("--weights empty", "empty is a folder, a pipe or a device, not a checkpoint"),
@@ -185,6 +188,22 @@ def test_a_training_is_refused(line: str, sentence: str, place: Path, capfd: pyt
     if "cuda" in line and torch.cuda.is_available():
         pytest.skip("there is one")
     see_told(["train", *line.split()], sentence, place, capfd)
+
+
+@pytest.mark.parametrize(
+    ("act", "memory"),
+    [
+        (lambda: torch.empty(2**40, 2**40), True),
+        (lambda: torch.empty(2**50, dtype=torch.uint8), True),
+        (lambda: torch.empty(2**33, device="meta").expand(2**33, 2**33).numel(), True),
+        (lambda: torch.zeros(1).add_(torch.ones(1), alpha=1e39), False),
+    ],
+    ids=["more than can be counted", "more than there is", "views of more", "a number too large"],
+)
+def test_a_lack_of_memory_is_told_from_other_errors(act: Callable, memory: bool) -> None:
+    with pytest.raises(RuntimeError) as told:
+        act()
+    assert ran_out(told.value) == memory, told.value
 
 
 @pytest.mark.parametrize(("line", "sentence"), COMMANDS, ids=[line[:60] for line, _ in COMMANDS])

@@ -1,5 +1,7 @@
 """Files of a record cut short, or with one bit flipped: each is refused by its name or read as it was written."""
 
+import errno
+import os
 import random
 import shutil
 import warnings
@@ -7,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import small_config
 from trainings import outcome, same
 
@@ -127,6 +130,29 @@ def test_a_damaged_checkpoint_is_never_trained_on(stopped: RunRecord, whole: dic
     assert run.environment[-1]["from"] == [1, 3]
     assert same(outcome(run), whole)
     assert not (run.folder / "previous.pt").exists()
+
+
+def test_the_only_whole_checkpoint_stays_until_there_is_another(
+    stopped: RunRecord, whole: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last one is damaged, and the next cannot be written."""
+    run = RunRecord.of(small_config(), tmp_path)
+    shutil.copytree(stopped.folder, run.folder)
+    (run.folder / "last.pt").write_bytes((run.folder / "last.pt").read_bytes()[:-900])
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "save", full)
+        with (
+            pytest.warns(UserWarning, match="the one before"),
+            pytest.raises(dhm.InputError, match=r"last\.pt cannot be"),
+        ):
+            dhm.fit(small_config(), runs_dir=tmp_path, checkpoint_every=0.0, **OPTIONS)
+    dhm.fit(small_config(), runs_dir=tmp_path, **OPTIONS)
+    assert run.environment[-1]["from"] == [1, 3]
+    assert same(outcome(run), whole)
 
 
 def test_with_no_whole_checkpoint_it_is_said_what_is_lost(stopped: RunRecord, tmp_path: Path) -> None:

@@ -71,6 +71,15 @@ def stopping_at(position: tuple[int, int], act: object, monkeypatch: pytest.Monk
     monkeypatch.setattr(Trainer, "step", acting)
 
 
+def test_a_disk_without_locks_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr("fcntl.flock", none)
+    with pytest.raises(dhm.InputError, match=r"\.lock cannot be locked \(No locks available\)"):
+        dhm.fit(small_config(), runs_dir=tmp_path, **OPTIONS)
+
+
 def test_records_that_vanish_in_an_epoch_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stopping_at((1, 2), lambda: shutil.rmtree(tmp_path / "runs"), monkeypatch)
     with pytest.raises(dhm.InputError, match="cannot be written"):

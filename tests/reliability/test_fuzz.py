@@ -68,6 +68,7 @@ def told(read: Callable) -> tuple[Any, str]:
 
 FINITE = st.floats(allow_nan=False, allow_infinity=False)
 POSITIVE = st.floats(min_value=0, exclude_min=True, allow_nan=False, allow_infinity=False)
+RATE = st.floats(min_value=0, max_value=3.4e38)
 SHARE = st.floats(min_value=0, max_value=1, exclude_max=True)
 PLAIN = st.none() | st.booleans() | st.integers() | FINITE | st.text(max_size=5)
 NAMES = st.text(st.characters(categories=("L", "N"), max_codepoint=0x3FFF), min_size=1, max_size=8)
@@ -79,10 +80,9 @@ CONFIGS = st.fixed_dictionaries({}, optional={
     "mimic_probability": st.floats(0, 1), "label_smoothing": SHARE, "label_noise": SHARE,
     "dataset": st.text(min_size=1, max_size=8), "image_size": st.none() | st.integers(8, 2**16),
     "train_per_class": st.none() | st.integers(1, 2**63 - 1), "epochs": st.integers(1, 2**63 - 1),
-    "batch_size": st.integers(1, 2**63 - 1), "lr": POSITIVE | st.integers(1, 9), "momentum": SHARE,
-    "weight_decay": st.floats(min_value=0, allow_nan=False, allow_infinity=False),
-    "milestones": st.lists(st.integers(1, 2**64), max_size=3), "precision": st.sampled_from(PRECISIONS),
-    "seed": st.integers(0, 2**64 - 1),
+    "batch_size": st.integers(1, 2**63 - 1), "lr": RATE.filter(bool) | st.integers(1, 9), "momentum": SHARE,
+    "weight_decay": RATE, "milestones": st.lists(st.integers(1, 2**64), max_size=3),
+    "precision": st.sampled_from(PRECISIONS), "seed": st.integers(0, 2**64 - 1),
 })  # fmt: skip
 ANYTHING = st.recursive(
     PLAIN | st.floats(), lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner)

@@ -17,7 +17,7 @@ import dhm
 from dhm import paths
 from dhm.notebook import KERNEL
 from dhm.paper import recipes
-from dhm.training.loop import is_trained_now
+from dhm.training.alone import is_trained_now
 from dhm.training.step import Trainer
 from dhm.widgets import live
 

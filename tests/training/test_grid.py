@@ -1,5 +1,7 @@
-"""Runs of a grid that another process is training."""
+"""Runs of a grid: those that another process is training, and a stop between two of them."""
 
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -7,7 +9,9 @@ from conftest import small_config
 from filelock import FileLock
 
 import dhm
+from dhm.errors import Stopped
 from dhm.training import grid
+from dhm.training.step import Trainer
 
 OPTIONS = {"accelerator": "cpu", "progress": False}
 
@@ -41,3 +45,20 @@ def test_or_passed_over(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
         made = list(grid.fit_all(configs, wait=False, runs_dir=tmp_path, **OPTIONS))
     assert [record.config.seed for record in made] == [1]
     assert "is being trained by another process; passed over" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_stopped_in_the_last_epoch_of_a_run_the_next_is_not_begun(
+    number: signal.Signals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    configs, test = [small_config(epochs=1, seed=seed) for seed in range(2)], Trainer.test
+
+    def asked(self: Trainer) -> object:
+        os.kill(os.getpid(), number)
+        return test(self)
+
+    monkeypatch.setattr(Trainer, "test", asked)
+    with pytest.raises(Stopped, match="the same command goes on from here"):
+        list(grid.fit_all(configs, runs_dir=tmp_path, **OPTIONS))
+    records = [dhm.RunRecord.of(config, tmp_path) for config in configs]
+    assert [record.result is not None for record in records] == [True, False]

@@ -75,7 +75,7 @@ def read() -> list[Claim]:
     Raises:
         InputError: a line with a kind that does not exist.
     """
-    with open(paths.embedded("paper/claims.csv"), newline="") as lines:
+    with open(paths.embedded("paper/claims.csv"), newline="", encoding="utf-8") as lines:
         found = [
             Claim(
                 row["id"], row["place"], row["claim"], row["kind"], tuple(row["table"].split()), row["metric"],

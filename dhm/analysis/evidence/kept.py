@@ -46,7 +46,7 @@ def keep(record: RunRecord, records_dir: Path, data_dir: str | Path | None = Non
     """
     if record.result is None:
         raise InputError(f"{record.folder} is not finished; train it to its end first")
-    target = RunRecord(records_dir / record.config.experiment / record.folder.name, record.config)
+    target = RunRecord.of(record.config, records_dir)
     if target.result is not None:
         return target
     measured = _measured(record, data_dir)

@@ -65,7 +65,7 @@ def comparisons() -> list[Comparison]:
     file = paths.records_dir() / "comparisons.csv"
     if not file.is_file():
         return []
-    with open(file, newline="") as lines:
+    with open(file, newline="", encoding="utf-8") as lines:
         return [
             Comparison(
                 row["table"], row["experiment"], row["first"], row["second"],

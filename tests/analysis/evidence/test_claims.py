@@ -1,11 +1,15 @@
 """The claims file, its judgements against hand-made records, and a page that opens whatever lies in the folders."""
 
 import ast
+import hashlib
 import json
 import math
+import os
 import re
 import shlex
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +21,7 @@ from scipy import stats
 import dhm
 from dhm import __main__ as cli
 from dhm import notebook, paths
-from dhm.analysis.evidence import claims, judgement, measures, proofs, report, shelf
+from dhm.analysis.evidence import claims, judgement, measures, proofs, protocol, report, shelf
 from dhm.analysis.evidence.results import published
 from dhm.analysis.networks import cost
 from dhm.analysis.theory import smooth
@@ -33,6 +37,19 @@ def no_proofs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Proofs take seconds; they have a test of their own, below."""
     for kind in list(claims.PROOFS):
         monkeypatch.setitem(claims.PROOFS, kind, lambda: ("", "holds"))  # type: ignore[attr-defined]
+
+
+def test_what_the_project_holds_is_read_the_same_in_any_locale() -> None:
+    """An old one, whose files are of ASCII."""
+    program = (
+        "import hashlib; from dhm import notebook; from dhm.analysis.evidence import claims, protocol; "
+        "told = repr((claims.read(), protocol.comparisons(), notebook.contents())); "
+        "print(hashlib.sha256(told.encode()).hexdigest())"
+    )
+    old = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    told = subprocess.run([sys.executable, "-c", program], env={**os.environ, **old}, capture_output=True, check=True)
+    here = repr((CLAIMS, protocol.comparisons(), notebook.contents()))
+    assert told.stdout.decode().strip() == hashlib.sha256(here.encode()).hexdigest()
 
 
 def table1_runs(folder: Path, errors: dict[str, list[float]], preset: str = "paper") -> None:
@@ -229,6 +246,13 @@ def test_arithmetic_seed_and_place_of_the_data_leave_a_run_the_papers(tmp_path: 
         assert shelf.identity(other) in shelf.asked_for(recipes.table2, "paper")
     for other in (config.replace(epochs=89), config.replace(dataset="imagenette"), config.replace(lr=0.2)):
         assert shelf.identity(other) not in shelf.asked_for(recipes.table2, "paper")
+
+
+@pytest.mark.parametrize("here", [".", "/"])
+def test_a_run_on_the_folder_it_was_started_in_is_read_as_any_other(here: str, tmp_path: Path) -> None:
+    config = small_config(experiment="mine", dataset=here)
+    write_run(tmp_path, config, 20.0)
+    assert shelf.gather([tmp_path]).others == [f"mine/{config.name}"]
 
 
 def test_foreign_old_and_broken_records_are_named_and_passed_over(tmp_path: Path) -> None:

@@ -173,6 +173,16 @@ def test_any_finished_run_is_kept(changes: dict, measured: set[str], tmp_path: P
     assert {file.name for file in record.folder.iterdir()} == {*kept.FILES, "SHA256SUMS", *measured}
 
 
+def test_runs_whose_folders_were_renamed_are_each_kept(tmp_path: Path) -> None:
+    configs = [small_config(epochs=1, method="baseline", seed=seed) for seed in range(2)]
+    for config in configs:
+        run = dhm.fit(config, runs_dir=tmp_path / "runs", accelerator="cpu", progress=False)
+        (tmp_path / f"seed{config.seed}").mkdir()
+        renamed = RunRecord.read(run.folder.rename(tmp_path / f"seed{config.seed}" / "run"))
+        assert kept.keep(renamed, tmp_path / "records").config == config
+    assert len(dhm.load_runs(tmp_path / "records")) == 2
+
+
 def test_unfinished_runs_are_not_kept(tmp_path: Path) -> None:
     record = RunRecord.of(small_config(), tmp_path)
     record.create()
