@@ -178,21 +178,22 @@ def _estimate(given: argparse.Namespace) -> None:
 
 
 def _evaluate(given: argparse.Namespace) -> None:
+    from dhm.training.arithmetic import AUTO, native
     from dhm.training.evaluation import evaluate
 
     print(f"{'network':<20}{'weights':<44} {'images':>8}  {'head':<6}{'top-1':>8}{'top-5':>8}{'nll':>8}{'ece':>8}")
     for path in given.paths:
         if path.is_dir():
             asked = [name for name in ("preset", "config") if getattr(given, name)]
-            asked += [field.name for field in settings(given)]
+            asked += [field.name for field in settings(given) if field.name != "precision"]
             if asked:
                 raise InputError(f"{path} is a run record and has its settings in itself; leave out {asked[0]}")
             record = RunRecord.read(path)
-            config, net, label = (
-                record.config,
-                load_trained(record, given.which),
-                f"{record.folder.name} ({given.which})",
-            )
+            config, net = record.config, load_trained(record, given.which)
+            label = f"{record.folder.name} ({given.which})"
+            if given.precision:  # a machine may lack the arithmetic of the one that trained
+                asked_for = native(given.accelerator) if given.precision == AUTO else given.precision
+                config = config.replace(precision=asked_for)
         else:
             arch = given.arch or [released_name(path)]
             config, *others = configs_from(argparse.Namespace(**{**vars(given), "arch": arch}), preset="paper")

@@ -193,6 +193,27 @@ def test_two_processes_share_a_grid(tmp_path: Path) -> None:
     assert all(record.result is not None and len(record.environment) == 1 for record in records)
 
 
+def test_a_run_is_evaluated_in_other_arithmetic_than_it_was_trained_in(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """A GPU's record in half precision, which processors lack."""
+    net = dhm.create_model("cifar_resnet", 5, depth=8)
+    lines = []
+    for precision in ("16-mixed", "32-true"):
+        record = dhm.RunRecord.of(small_config(precision=precision), tmp_path)
+        record.create()
+        record.write_checkpoint("last", {"net": net.state_dict()})
+        command = ["evaluate", str(record.folder), "--accelerator", "cpu"]
+        if precision == "16-mixed":
+            assert main(command) == 2
+            assert "cpu has no 16-mixed precision" in capsys.readouterr().err
+        assert main([*command, "--precision", "32-true"]) == 0
+        lines.append(capsys.readouterr().out.replace(record.folder.name, ""))
+        assert main([*command, "--precision", "auto"]) == 0
+        capsys.readouterr()
+    assert lines[0].split() == lines[1].split()
+
+
 def test_evaluate_tells_of_a_class_mismatch(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     record = dhm.fit(small_config(epochs=1), runs_dir=tmp_path, accelerator="cpu", progress=False)
     record.write_json("config.json", record.config.replace(classes=2, train_per_class=None).to_dict())
