@@ -178,6 +178,7 @@ def _train(trainer: Trainer, record: RunRecord, threads: int, progress: bool, ch
                 owner: sum(p.numel() for p in group) for owner, group in trainer.net.parameter_groups().items()
             },
             "data": seen,
+            "normalisation": {"mean": train.mean.tolist(), "std": train.std.tolist()},  # for who ships the network
             "unreadable": at.unreadable,
         },
     )

@@ -2,11 +2,16 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
+import torchvision
+from conftest import small_config
+from PIL import Image, ImageOps
 from test_containers import CONTENTS, OTHER, STATE, network
 
+import dhm
 from dhm.__main__ import main
 
 
@@ -29,6 +34,28 @@ def test_a_file_of_the_plain_network_alone(
     network().load_state_dict(plain)
     assert capsys.readouterr().out.endswith(f"{to}: {len(STATE)} tensors, {sum(t.numel() for t in plain.values()):,} "
                                             "numbers\n")  # fmt: skip
+
+
+def test_a_run_answers_alike_in_torchvision_with_what_its_record_tells(folder: Path, tmp_path: Path) -> None:
+    """As docs/usage.md says it: images by Pillow, numbers of result.json, the class of another package."""
+    config = small_config(
+        arch="imagenet_resnet", options={"depth": 10}, dataset=str(folder), image_size=16, classes=None,
+        train_per_class=None, epochs=1, milestones=(), batch_size=7,
+    )  # fmt: skip
+    record = dhm.fit(config, runs_dir=tmp_path / "runs", accelerator="cpu", progress=False)
+    assert main(["export", str(record.folder / "last.pt"), "--to", str(tmp_path / "plain.pth")]) == 0
+    net = torchvision.models.resnet.ResNet(torchvision.models.resnet.BasicBlock, [1, 1, 1, 1], num_classes=3)
+    net.load_state_dict(torch.load(tmp_path / "plain.pth", weights_only=True))
+    mean, std = (np.array(record.result["normalisation"][name]) for name in ("mean", "std"))
+    files = sorted((folder / "val").glob("*/*.JPEG"))
+    squares = [ImageOps.fit(Image.open(file).convert("RGB"), (16, 16), Image.Resampling.BOX) for file in files]
+    images = (np.stack(squares) / 255 - mean) / std
+    with torch.no_grad():
+        logits = net.eval()(torch.tensor(images, dtype=torch.float32).permute(0, 3, 1, 2))
+    labels = torch.arange(3).repeat_interleave(2)
+    expected = torch.from_numpy(record.predictions().nll[0].astype(np.float32))
+    torch.testing.assert_close(torch.nn.functional.cross_entropy(logits, labels, reduction="none"), expected,
+                               rtol=1e-4, atol=1e-4)  # fmt: skip
 
 
 def test_averaged_weights_and_a_file_that_is_there(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
