@@ -181,7 +181,7 @@ def _evaluate(given: argparse.Namespace) -> None:
     from dhm.training.arithmetic import AUTO, native
     from dhm.training.evaluation import evaluate
 
-    print(f"{'network':<20}{'weights':<44} {'images':>8}  {'head':<6}{'top-1':>8}{'top-5':>8}{'nll':>8}{'ece':>8}")
+    wide = max(44, *(len(f"{path.name} ({given.which})") for path in given.paths))
     for path in given.paths:
         if path.is_dir():
             asked = [name for name in ("preset", "config") if getattr(given, name)]
@@ -204,11 +204,14 @@ def _evaluate(given: argparse.Namespace) -> None:
             net, config, data_dir=given.data_dir, download=given.download, accelerator=given.accelerator,
             workers=given.workers, numbered=not path.is_dir(),  # a run's classes are in the order of its train/
         )  # fmt: skip
+        if path is given.paths[0]:
+            columns = "".join(f"{name:>10}" for name in ("top-1", "top-5", "nll", "ece"))
+            print(f"{'network':<20}{'weights':<{wide}} {'images':>8}  {'head':<6}{columns}")
         for head, figures in predictions.summary().items():
-            told = "".join(f"{figures.get(name, 0):>8.3f}" for name in ("top1_error", "top5_error", "nll", "ece"))
+            told = "".join(f"{figures.get(name, 0):>10.3f}" for name in ("top1_error", "top5_error", "nll", "ece"))
             if "mAP" in figures:  # a search, under no heading of errors
                 told = "  " + ", ".join(f"{name} {value:.2f}" for name, value in figures.items())
-            print(f"{config.arch:<20}{label:<44} {len(predictions):>8,}  {head:<6}{told}", flush=True)
+            print(f"{config.arch:<20}{label:<{wide}} {len(predictions):>8,}  {head:<6}{told}", flush=True)
 
 
 def _export(given: argparse.Namespace) -> None:

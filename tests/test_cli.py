@@ -101,6 +101,7 @@ def test_train_evaluate_and_train_again(tmp_path: Path, capsys: pytest.CaptureFi
     for record in records:
         assert main(["evaluate", str(record), "--accelerator", "cpu"]) == 0
         out = capsys.readouterr().out
+        assert len({len(line) for line in out.splitlines()}) == 1  # columns stand under their titles
         result = dhm.RunRecord.read(record).result["last"]["heads"]
         for head, errors in result.items():
             assert re.search(rf" {head} +{errors['top1_error']:.3f} +{errors['top5_error']:.3f} ", out)
@@ -238,12 +239,12 @@ def test_evaluate_counts_numbered_classes_as_the_network_does(tmp_path: Path, ca
     options = {"dataset": str(tmp_path / "set"), "augment": "scale", "image_size": 32}
     assert main(["evaluate", str(tmp_path / "ten.pth"), "--dataset", options["dataset"], "--augment", "scale",
                  "--image-size", "32", "--workers", "0", "--accelerator", "cpu"]) == 0  # fmt: skip
-    assert " B0      55.000 " in capsys.readouterr().out
+    assert " B0        55.000 " in capsys.readouterr().out
     record = dhm.RunRecord.of(dhm.Config(**options, branches="none", method="baseline"), tmp_path / "runs")
     record.create()
     record.write_checkpoint("last", {"net": net.state_dict()})
     assert main(["evaluate", str(record.folder), "--workers", "0", "--accelerator", "cpu"]) == 0
-    assert " B0      95.000 " in capsys.readouterr().out  # the tenth word is 8
+    assert " B0        95.000 " in capsys.readouterr().out  # the tenth word is 8
 
 
 def test_help_explains_every_setting(capsys: pytest.CaptureFixture) -> None:

@@ -94,7 +94,7 @@ def load(path: str | os.PathLike) -> dict[str, Any]:
         InputError: the file is missing, damaged, or holds more than tensors and plain values; the sentence names what.
     """
     if Path(path).exists() and not Path(path).is_file():
-        raise InputError(f"{path} is a folder, a pipe or a device, not a checkpoint")
+        raise InputError(f"{path} is a folder, a pipe or a device, not a checkpoint; a run's are last.pt and best.pt")
     try:
         if _is_safetensors(path):
             return _safetensors(path).load_file(path)
