@@ -158,6 +158,10 @@ def _train(given: argparse.Namespace) -> None:
     if not given.preset and not given.config:
         print(f"preset {presets.resolve('')}, as none is given (--preset {'|'.join(presets.PRESETS)})", flush=True)
     configs = configs_from(given)
+    left = [name for name in ("classes", "train_per_class") if getattr(given, name) is None]
+    part = [f"{name}={value}" for name in left if (value := getattr(configs[0], name))]
+    if part and given.dataset and not given.config:  # a small preset's, of images that are the reader's own
+        print(f"of {given.dataset} this preset takes {', '.join(part)} (null takes all)", flush=True)
     if given.config and given.config.name == "config.json" and len(configs) == 1:
         options["resume_from"] = given.config.parent  # with its checkpoint, if it has one
     for _ in fit_all(configs, wait=False, runs_dir=given.runs_dir, **options):

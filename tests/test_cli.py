@@ -123,6 +123,21 @@ def test_grid_runs_all_methods_of_a_seed_before_the_next() -> None:
     assert configs("--preset paper --arch wrn16_8")[0].milestones == (60, 120, 160)
 
 
+def test_a_small_preset_says_what_it_takes_of_images_of_the_reader(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """Of three classes smoke trains two; who asks for all of them gets them and is told nothing."""
+    command = ["train", "--preset", "smoke", "--dataset", str(folder), "--runs-dir", str(tmp_path), "--epochs", "1",
+               "--train-per-class", "7", "--accelerator", "cpu"]  # fmt: skip
+    for more, told, seen in (([], f"of {folder} this preset takes classes=2 (null takes all)\n", 2),
+                             (["--classes", "null"], "", 3)):  # fmt: skip
+        assert main([*command, *more]) == 0
+        out = capsys.readouterr().out
+        assert out.startswith(told + "[1/1]")
+        name = out.splitlines()[-1].split()[1].rstrip(":")
+        assert dhm.RunRecord.read(tmp_path / "own" / name).result["data"]["classes"] == seen
+
+
 def test_epochs_move_the_milestones_that_are_not_given() -> None:
     """A hundred epochs from the quick preset, whose rate falls after 3 and 5 of 6, must not stand still from there."""
     assert configs("--epochs 100")[0].milestones == (50, 83)
