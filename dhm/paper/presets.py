@@ -117,7 +117,8 @@ def settings(preset: str, arch: str, method: str = "baseline", dataset: str = ""
         return {**member, **SGD, **(QUICK if preset == "quick" else SMOKE)}
     if family not in CIFAR_PAPER:
         raise InputError(
-            f"the paper gives no recipe for {arch!r}; it has one for {', '.join([*CIFAR_PAPER, 'imagenet_resnet'])}"
+            f"the paper gives no recipe for {arch!r}; it has one for {', '.join([*CIFAR_PAPER, 'imagenet_resnet'])}. "
+            "The config.json of such a run (--config) can be started from"
         )
     paper = {**member, "dataset": "cifar100", **SGD, **CIFAR_PAPER[family]}
     return paper if preset == "paper" else {**paper, **CIFAR_RELEASED[family]}
