@@ -11,6 +11,7 @@ from torch import nn
 
 from dhm.attach.growing import grow
 from dhm.attach.network import AttachedNet
+from dhm.attach.shapes import BY_HAND
 from dhm.attach.stages import Trace
 from dhm.attach.tails import Tail
 from dhm.attach.tracing import cut_off, trace
@@ -117,7 +118,7 @@ def _no_stages(traced: Trace) -> InputError:
     return InputError(
         f"{type(traced.net).__name__} cannot be branched automatically: on an image of {image} it has "
         f"{f'a single stage, up to {ends[0]}' if ends else 'no stage'}, a stage being what runs at one resolution on "
-        f"the way of everything; pass {'at=[names of root modules]' if ends else 'branches={name: (root, module)}'}"
+        f"the way of everything; pass {'at=[names of root modules] or ' if ends else ''}{BY_HAND}"
     )
 
 
@@ -167,7 +168,9 @@ def _position(traced: Trace, root: str, grown: bool = True) -> int:
     if not grown:
         return call.end
     if call.map_size is None:
-        raise InputError(f"no branch can be grown from {root}: it gives no map (N, C, H, W); take an earlier module")
+        raise InputError(
+            f"no branch can be grown from {root}: it gives no map (N, C, H, W); take an earlier module or {BY_HAND}"
+        )
     if root in traced.cut:
         raise InputError(f"no branch can be grown from {root}: {cut_off('there')}")
     if root not in traced.spine:

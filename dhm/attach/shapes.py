@@ -13,6 +13,9 @@ from torch.utils._pytree import tree_leaves
 from dhm.attach.plain_weights import settle
 from dhm.errors import InputError
 
+BY_HAND = "hand-written branches={name: (root, module)}"
+"""What any network takes, whether it can be copied, traced and has maps or not."""
+
 
 def shapes_of(module: nn.Module) -> nn.Module:
     """A copy whose tensors are shapes alone, on the device "meta", without the hooks that watch the original.
@@ -36,7 +39,7 @@ def shapes_of(module: nn.Module) -> nn.Module:
     except Exception as error:  # whatever an attribute of the user's, or TorchScript, raises when it is copied
         raise InputError(
             f"{type(module).__name__} cannot be copied, and a branch is grown from a copy ({type(error).__name__}: "
-            f"{error}); pass hand-written branches={{name: (root, module)}}"
+            f"{error}); pass {BY_HAND}"
         ) from None
     settle(shapes)
     for part in shapes.modules():

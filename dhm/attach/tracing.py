@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_leaves, tree_map
 
-from dhm.attach.shapes import aside, check_answer, first_tensor, set_mode, shapes_of
+from dhm.attach.shapes import BY_HAND, aside, check_answer, first_tensor, set_mode, shapes_of
 from dhm.attach.stages import Call, Trace
 from dhm.errors import InputError
 
@@ -28,7 +28,9 @@ def trace(module: nn.Module, image_size: int | None = None, example: torch.Tenso
     net = shapes_of(module)
     first = next((part for part in net.modules() if isinstance(part, nn.Conv2d)), None)
     if first is None:
-        raise InputError(f"{type(module).__name__} has no spatial feature maps (no Conv2d), so no branch can be grown")
+        raise InputError(
+            f"{type(module).__name__} has no spatial feature maps (no Conv2d), so no branch can grow; pass {BY_HAND}"
+        )
     if example is not None and example.dim() != 4:
         raise InputError(f"example must be a batch of images (N, C, H, W), not of shape {tuple(example.shape)}")
     if example is not None:
@@ -48,7 +50,7 @@ def trace(module: nn.Module, image_size: int | None = None, example: torch.Tenso
     sizes = " or ".join("x".join(map(str, image)) for image in images)
     raise InputError(
         f"{type(module).__name__} could not be traced on an image of {sizes}: it stopped at {stopped} ({reason}); "
-        "pass the image_size it takes, or hand-written branches={name: (root, module)}, which need no tracing"
+        f"pass the image_size it takes, or {BY_HAND}, which need no tracing"
     )
 
 
