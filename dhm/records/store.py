@@ -40,10 +40,13 @@ def load_runs(*folders: str | Path) -> "pandas.DataFrame":
 
     Args:
         folders: where to look; by default the local runs and the committed records.
+
+    Raises:
+        InputError: a folder that was named is not there.
     """
     import pandas
 
-    places = folders or (paths.runs_dir(), paths.records_dir())
+    places = [*map(paths.existing, folders)] or [paths.runs_dir(), paths.records_dir()]
     rows = []
     for record in find(*places):
         result = record.result

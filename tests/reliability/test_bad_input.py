@@ -345,3 +345,9 @@ def test_a_call_is_refused(call: Callable, sentence: str, place: Path) -> None:
     assert sentence in str(told.value)
     assert "\n" not in str(told.value)
     assert contents(place) == before
+
+
+def test_a_folder_of_records_that_is_not_there_is_told(tmp_path: Path) -> None:
+    """Not a table without columns, which fails at the first look into it."""
+    with pytest.raises(dhm.InputError, match=r"there is no folder .*runz"):
+        dhm.load_runs(tmp_path / "runz")

@@ -126,7 +126,8 @@ def gather(
         having: whether runs under such a title belong to the table.
         folder: where full runs are kept, by default data/records.
     """
-    on_record = load_runs(folder or paths.records_dir())
+    where = Path(folder or paths.records_dir())
+    on_record = load_runs(where) if where.is_dir() else pd.DataFrame()
     families = {family_of(config.arch) for config in recipe("paper")}
     if families <= set(CIFAR_PAPER):
         families = set(CIFAR_PAPER)  # networks for small images stand together
