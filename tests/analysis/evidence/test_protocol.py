@@ -118,6 +118,7 @@ def test_without_records_everything_is_not_run() -> None:
     assert len(judged) == 18
     assert {row.verdict for row in judged} == {"not run"}
     assert len(protocol.table(judged)) == 18
+    assert protocol.table(protocol.with_runs(judged)).empty
 
 
 def test_protocol_says_the_same_as_its_table() -> None:
