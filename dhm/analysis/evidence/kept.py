@@ -77,7 +77,10 @@ def _measured(record: RunRecord, data_dir: str | Path | None) -> dict[str, bytes
 
 
 def _alike(net: BranchedNet, images: Images) -> dict[str, bytes]:
-    pairs = correlation.paired_layers(net)
+    try:
+        pairs = correlation.paired_layers(net)
+    except InputError:  # a B2 without blocks, or with wider ones
+        return {}
     pairs = {layer: pairs[layer] for layer in likeness.spread(list(pairs))}
     matrices = {
         f"{layer}/{head}": matrix.astype(np.float32)

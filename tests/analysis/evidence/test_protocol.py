@@ -158,12 +158,13 @@ MOBILENET = {"arch": "mobilenet", "options": {"width": 0.25}, "train_per_class":
     ("changes", "measured"),
     [
         ({"branches": [{"name": "B1", "root": 2, "depths": [1], "width": 2}]}, {"gradients.csv"}),
+        ({"branches": [{"name": "B2", "root": 1}]}, {"gradients.csv"}),
         ({"branches": "twin"}, set()),
         ({"method": "baseline"}, set()),
         ({**RESNET, "augment": "scale", "image_size": 28}, set()),
         ({**MOBILENET, "dataset": "pedestrians", "classes": 8, "image_size": 64}, set()),
     ],
-    ids=["B1 alone", "twin", "plain", "streamed", "search"],
+    ids=["B1 alone", "bare B2", "twin", "plain", "streamed", "search"],
 )
 def test_any_finished_run_is_kept(changes: dict, measured: set[str], tmp_path: Path) -> None:
     """With what can be measured on it, and nothing that lay about in its folder."""
