@@ -2,8 +2,8 @@
 
 Beside the record itself (`dhm.records.record`), what only the trained network can tell:
 
-    gradients.csv    cosines of the classifiers' gradients to the shared trunk (`analysis.gradients`), by loss
-    likeness.csv     correlations of the branches' kernels with their nulls, and CKA (`analysis.likeness`)
+    gradients.csv    cosines of the classifiers' gradients to the shared trunk (`features.gradients`), by loss
+    likeness.csv     correlations of the branches' kernels with their nulls, and CKA (`features.likeness`)
     kernels.npz      the max-kernel matrices behind them, <layer>/B0 and <layer>/B2
 """
 
