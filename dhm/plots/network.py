@@ -67,7 +67,7 @@ def draw_attached(net: AttachedNet, image_size: int = 224, title: str = "") -> F
     towers, roots = {MAIN: trunk[1:]}, {}
     for name, root in net.roots.items():
         passed = sum(call.end <= traced.calls[root].end for call in ends.values())
-        roots[name], branch = max(0, passed - 1), net.branches[name]
+        roots[name], branch = passed - 1, net.branches[name]
         towers[name] = _tail_boxes(branch, traced, passed, sizes) if isinstance(branch, Tail) else []
     return _draw(image_size, trunk[0], towers, roots, title)
 
