@@ -83,6 +83,8 @@ def test_views_are_readable_and_say_what_they_show() -> None:
     assert "training takes 1.00 times" in views["network"].words
     with pytest.raises(InputError, match="sigma must be above 0 and at most 1, not 2"):
         expansion.view(2)
+    with pytest.raises(InputError, match="a gradient of 0 at any noise; take two classifiers"):
+        expansion.view(0.3, "student's gradient", 4, 4)
 
 
 @pytest.fixture(scope="module")
