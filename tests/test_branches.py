@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ import torch
 import dhm
 from dhm.branches import BranchSpec, answering
 from dhm.paper.presets import QUICK_MEMBERS
-from dhm.zoo import FAMILIES, network_of
+from dhm.zoo import FAMILIES, blueprint, branches_of, network_of
 
 SMALL = [(family, QUICK_MEMBERS.get(family, {})) for family in FAMILIES]
 """A member of every family."""
@@ -144,6 +145,14 @@ def test_a_branch_without_channels_is_told(family: str, options: dict) -> None:
     stages = len(dhm.create_model(family, branches="none", **options).backbone.stages)
     with pytest.raises(dhm.InputError, match=r"width 0\.001 leaves less than 1 of \d+ channels"):
         dhm.create_model(family, branches=[BranchSpec("B1", stages - 1, (1,), 0.001)], **options)
+
+
+@pytest.mark.parametrize(("family", "options"), SMALL)
+def test_branches_of_any_width_answer(family: str, options: dict) -> None:
+    """Half as wide, a stage keeps the channels it is given, while it halves height and width."""
+    specs = [replace(spec, width=0.5) for spec in branches_of(family, blueprint(family, **options), "paper")]
+    logits = dhm.create_model(family, 10, specs, **options)(X)
+    assert [z.shape for z in logits.values()] == [(2, 10)] * 3
 
 
 def test_for_a_while_a_network_answers_and_then_goes_on_in_the_modes_it_had() -> None:

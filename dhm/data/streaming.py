@@ -28,13 +28,13 @@ def transform(kind: str, size: int) -> v2.Transform:
     Args:
         kind: "scale" cuts out 8 to 100 % of the area at an aspect ratio of 3/4 to 4/3, resizes it and mirrors every
             second image; "fixed_scale" resizes the shorter side to 256/224 of `size`, cuts out a square at random and
-            mirrors; "test" resizes likewise and cuts out the centre.
+            mirrors; "none" resizes likewise and cuts out the centre.
     """
     shorter = v2.Resize(round(size * _ENLARGED))
     steps = {
         "scale": [v2.RandomResizedCrop(size), v2.RandomHorizontalFlip()],
         "fixed_scale": [shorter, v2.RandomCrop(size), v2.RandomHorizontalFlip()],
-        "test": [shorter, v2.CenterCrop(size)],
+        "none": [shorter, v2.CenterCrop(size)],
     }
     return v2.Compose([*steps[kind], v2.PILToTensor()])
 
@@ -172,7 +172,7 @@ class Streamed:
             InputError: an image that cannot be read.
         """
         mine = torch.arange(rank, len(self), world).split(batch_size)
-        for pixels, labels, unreadable in self._read(mine, _Cut(self.items, transform("test", self.image_size), ())):
+        for pixels, labels, unreadable in self._read(mine, _Cut(self.items, transform("none", self.image_size), ())):
             if unreadable:
                 raise InputError(f"the test is stopped: {unreadable[0]}")
             yield pixels, labels

@@ -11,7 +11,7 @@ from dhm.models.staged import Blueprint, Modules, conv1x1, conv3x3, preactivated
 
 
 class WideBlock(nn.Module):
-    """Pre-activated pair of 3x3 convolutions with dropout between; where the width changes, the shortcut too
+    """Pre-activated pair of 3x3 convolutions with dropout between; where the shape changes, the shortcut too
     starts from the activated input."""
 
     def __init__(self, in_channels: int, out_channels: int, stride: int, dropout: float) -> None:
@@ -21,7 +21,8 @@ class WideBlock(nn.Module):
         self.bn2 = nn.BatchNorm2d(out_channels)
         self.dropout = nn.Dropout(dropout)
         self.conv2 = conv3x3(out_channels, out_channels)
-        self.shortcut = conv1x1(in_channels, out_channels, stride) if in_channels != out_channels else None
+        same = stride == 1 and in_channels == out_channels
+        self.shortcut = None if same else conv1x1(in_channels, out_channels, stride)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         activated = F.relu(self.bn1(x))

@@ -42,7 +42,7 @@ def training(
         over_epochs(ax, title, UNIT)
         _magnify(ax, runs, marks, zoom)
     lines = _legend(panels)
-    if plain:
+    if plain and any(plain.values()):
         lines.append(line("training images,\neval mode, no\naugmentation", linestyle="none", **END))
     beside(axes[-1], lines)
     return fig

@@ -15,8 +15,8 @@ def cosines(table: pd.DataFrame) -> Figure:
     """Cosines between the classifiers' gradients by stage, a panel for each pair, a colour for each method.
 
     Args:
-        table: rows of `TrunkProducts.table()` with the columns method and seed added. Dots are single seeds (the
-            gradient over all images); lines join the methods' means; bars are the micro-batches' intervals.
+        table: of `agreement.measure`. Dots are single seeds (the gradient over all images); lines join the methods'
+            means; bars are the micro-batches' intervals.
     """
     pairs = list(dict.fromkeys(zip(table["first"], table["second"], strict=True)))
     methods = [method for method in METHODS if method in set(table["method"])]

@@ -18,6 +18,7 @@ from dhm.attach.shapes import shapes_of
 from dhm.attach.stages import Trace
 from dhm.attach.tracing import trace
 from dhm.branches import MAIN, BranchedNet
+from dhm.flops import blank
 from dhm.plots.style import HEADS
 
 STAGE, DOWN, PLAIN, INK = "#d6e6f5", "#f9cf98", "#ececec", "#333333"
@@ -35,24 +36,24 @@ class Box:
     smaller: bool = False
 
 
-def draw_network(net: BranchedNet, image_size: int = 32, title: str = "") -> Figure:
+def draw_network(net: BranchedNet, image_size: int | tuple[int, int] = 32, title: str = "") -> Figure:
     """Stages as boxes (down-samplings coloured), branches from their roots, heads as dots, mimicking pairs dashed.
 
     Names, roots, channels and numbers of blocks are read from the network; sizes from a pass without arithmetic over
-    an image of `image_size` pixels a side: seconds for a network of a thousand layers.
+    an image of `image_size` pixels a side, or height and width: seconds for a network of a thousand layers.
     """
     shapes = deepcopy(net).to("meta").eval()
     with torch.no_grad():
-        x = torch.zeros(1, 3, image_size, image_size, device="meta")
+        x = blank(shapes, image_size)
         inner = shapes.representations(x)
-        stem = Box(f"stem\n{_size(inner[0])}", inner[0].shape[-1] < image_size)
+        stem = Box(f"stem\n{_size(inner[0])}", inner[0].shape[-1] < x.shape[-1])
         trunk = _boxes(shapes.backbone.stages, 0, inner[0], inner[0].shape[-1])
         towers, widths = {MAIN: [box for box, _ in trunk]}, [inner[0].shape[-1], *(width for _, width in trunk)]
         for name, root in shapes.roots.items():
             stages, start = getattr(shapes.branches[name], "stages", ()), max(root, 0)
             own = [box for box, _ in _boxes(stages, start, inner[start], widths[start])]
             towers[name] = own if root == start else [stem, *own]
-    return _draw(image_size, stem, towers, shapes.roots, title)
+    return _draw(x.shape[2:], stem, towers, shapes.roots, title)
 
 
 def draw_attached(net: AttachedNet, image_size: int = 224, title: str = "") -> Figure:
@@ -67,9 +68,9 @@ def draw_attached(net: AttachedNet, image_size: int = 224, title: str = "") -> F
     towers, roots = {MAIN: trunk[1:]}, {}
     for name, root in net.roots.items():
         passed = sum(call.end <= traced.calls[root].end for call in ends.values())
-        roots[name], branch = max(0, passed - 1), net.branches[name]
+        roots[name], branch = passed - 1, net.branches[name]
         towers[name] = _tail_boxes(branch, traced, passed, sizes) if isinstance(branch, Tail) else []
-    return _draw(image_size, trunk[0], towers, roots, title)
+    return _draw((image_size, image_size), trunk[0], towers, roots, title)
 
 
 def _tail_boxes(tail: Tail, traced: Trace, passed: int, sizes: Sequence[int]) -> list[Box]:
@@ -114,11 +115,14 @@ def _size(x: torch.Tensor) -> str:
     return f"{channels} × {height}×{width}"
 
 
-def _draw(image_size: int, stem: Box, towers: Mapping[str, list[Box]], roots: Mapping[str, int], title: str) -> Figure:
+def _draw(
+    image: Sequence[int], stem: Box, towers: Mapping[str, list[Box]], roots: Mapping[str, int], title: str
+) -> Figure:
     """Columns: image, stem, stages, heads. Rows: the trunk at the bottom, above it branches from deep to shallow, so
     that no line crosses another.
 
     Args:
+        image: height and width.
         towers: classifier -> the stages of its own part.
         roots: branch -> the stage after which it starts.
     """
@@ -135,7 +139,7 @@ def _draw(image_size: int, stem: Box, towers: Mapping[str, list[Box]], roots: Ma
     def column(stage: int) -> float:
         return COLUMN * (stage + 1)
 
-    axes.text(0, 0, f"image\n{image_size}×{image_size}", ha="center", va="center", color=INK, fontsize=TEXT)
+    axes.text(0, 0, f"image\n{image[0]}×{image[1]}", ha="center", va="center", color=INK, fontsize=TEXT)
     _line(axes, [(0.42, 0), (column(0) - BOX_WIDTH / 2, 0)], arrow=True)
     _box(axes, column(0), 0, stem, plain=True)
     for row, (name, colour) in enumerate(zip(heads, itertools.cycle(HEADS), strict=False)):

@@ -10,7 +10,7 @@ from dhm.plots.style import METHODS, beside, figure
 
 
 def price(panels: dict[str, pd.DataFrame]) -> Figure:
-    """Top-1 error of B0 against multiply-adds of the whole training, a panel for each table of `analysis.price`.
+    """Top-1 error of B0 against multiply-adds of the whole training, a panel for each table of `price.prices`.
 
     Bars are standard deviations over several seeds; the hollow dot is the plain network at DHM's price.
     """

@@ -27,10 +27,12 @@ def view(sigma: float = 0.3, quantity: str = "value", student: int = 0, teacher:
         student, teacher: seeds of the classifiers.
 
     Raises:
-        InputError: sigma is not positive, or the quantity not known.
+        InputError: sigma is not positive, or the quantity not known, or 0 at any noise.
     """
     if not 0 < sigma <= SIGMAS[-1]:
         raise InputError(f"sigma must be above 0 and at most {SIGMAS[-1]:g}, not {sigma}")
+    if quantity == "student's gradient" and student == teacher:
+        raise InputError("a student that is its own teacher has a gradient of 0 at any noise; take two classifiers")
     found = _course(quantity, student, teacher, SIGMAS)
     here = smooth.course(quantity, student, teacher, [sigma])
     small = [i for i, s in enumerate(SIGMAS) if s <= SMALL]

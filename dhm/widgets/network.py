@@ -1,6 +1,7 @@
 """A network of the paper or any member of its families: trunk and branches, sizes, cost."""
 
 import asyncio
+import contextlib
 import dataclasses
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
@@ -103,7 +104,8 @@ def explore() -> ipywidgets.VBox:
         task.add_done_callback(waiting.discard)
 
     async def draw_later(number: int, name: str, branches: str, options: dict[str, Any]) -> None:
-        await _measure_elsewhere(name, branches, options)
+        with contextlib.suppress(InputError):  # what is wrong with the network, `view` says
+            await _measure_elsewhere(name, branches, options)
         if number == asked:  # nothing newer was asked for meanwhile
             screen.show(told(view, name=name, branches=branches, **options))
 

@@ -390,6 +390,19 @@ def test_figures_name_stages_and_sizes() -> None:
     assert [list(line.get_ydata()) for line in axes.lines] == [[10.0, 30.0], [20.0, 25.0]]
 
 
+def test_a_branch_from_within_the_first_stage_is_drawn_below_its_stages() -> None:
+    """Its own part of that stage has a box, in the column of the trunk's."""
+    pytest.importorskip("matplotlib")
+    from dhm.plots.network import draw_attached
+
+    with torch.device("meta"):
+        net = dhm.attach(torchvision.models.resnet18(), ["conv1"])
+    places: dict[str, set[float]] = {}
+    for text in draw_attached(net, 64).axes[0].texts:
+        places.setdefault(text.get_text().partition("\n")[0], set()).add(text.get_position()[0])
+    assert [len(places[name]) for name in ("relu", "layer1", "layer2", "layer3", "layer4")] == [1] * 5
+
+
 class Idioms(nn.Module):
     """Ways of writing a network that a branch, which is a part of it, must cope with."""
 

@@ -168,21 +168,6 @@ def test_classes_and_images_of_each_can_be_chosen() -> None:
     assert data.train.labels.bincount().tolist() == [6] * 8
 
 
-def test_crop_of_the_old_size_draws_what_it_always_drew() -> None:
-    """The form it had when it served square images alone: both offsets in one draw."""
-    pixels = torch.randint(0, 256, (37, 3, 12, 12), generator=generator(1), dtype=torch.uint8)
-    for seed in range(3):
-        rng = generator(seed)
-        top, left = torch.randint(0, 9, (2, 37), generator=rng)
-        mirrored = torch.randint(0, 2, (37, 1), generator=rng).bool().flatten()
-        padded = torch.nn.functional.pad(pixels, (4, 4, 4, 4))
-        expected = torch.stack([
-            (p[:, t : t + 12, x : x + 12].flip(2) if m else p[:, t : t + 12, x : x + 12])
-            for p, t, x, m in zip(padded, top, left, mirrored, strict=True)
-        ])  # fmt: skip
-        assert torch.equal(crop_and_flip(pixels, generator(seed)), expected)
-
-
 def test_crop_of_a_rectangle_reaches_every_place() -> None:
     """Pixels that know where they are: every offset occurs, none is out of range, half are mirrored."""
     rows, columns = torch.meshgrid(torch.arange(9), torch.arange(7), indexing="ij")

@@ -211,8 +211,6 @@ def test_corruption_redraws_exactly_its_share(share: float) -> None:
     changed = (redrawn != labels).sum().item()
     assert changed == pytest.approx(share * 10_000 * 19 / 20, abs=4 * (share * 10_000 * 0.05 * 0.95) ** 0.5)
     assert changed <= share * 10_000
-    counts = torch.bincount(redrawn, minlength=20)
-    assert (counts - counts[3]).abs().max() <= 10_000
     assert torch.equal(redrawn, corruption.redraw(labels, share, 20, seed=0))
     assert not torch.equal(redrawn, corruption.redraw(labels, share, 20, seed=1))
 

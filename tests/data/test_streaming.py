@@ -10,6 +10,7 @@ from PIL import Image
 from torchvision.transforms import v2
 
 import dhm
+from dhm.analysis.features.gradients import held_out
 from dhm.data import Streamed, load, load_test
 from dhm.data.folders import open_image
 from dhm.data.images import MEAN, STD
@@ -70,6 +71,15 @@ def test_test_image_is_the_resized_centre(folder: Path) -> None:
     array = np.asarray(resized)[2:34, 4:36]  # (37 - 32) / 2 rounds to even, (41 - 32) / 2 to 4
     expected = (torch.from_numpy(array.copy()).permute(2, 0, 1) / 255 - MEAN[:, None, None]) / STD[:, None, None]
     torch.testing.assert_close(x[0], expected, rtol=0, atol=1e-6)
+
+
+def test_held_out_images_are_seen_as_they_are_tested(folder: Path) -> None:
+    """Shuffled, as Figure 4's page takes them: the very images of the test, with their labels."""
+    test = load(config(folder), workers=0).test
+    whole = {x.numpy().tobytes(): int(y) for batch in test.test_batches(4) for x, y in zip(*batch, strict=True)}
+    ((images, labels),) = held_out(test, 6, 6)
+    assert {x.numpy().tobytes(): int(y) for x, y in zip(images, labels, strict=True)} == whole
+    assert labels.tolist() != sorted(labels.tolist())
 
 
 def test_cancelled_scale_keeps_the_scale() -> None:

@@ -166,6 +166,12 @@ def test_share_really_changed_is_in_the_record(tmp_path: Path) -> None:
     assert exact == 0.25
 
 
+def test_every_ratio_is_a_row_of_its_own() -> None:
+    rows = [wrong_labels.network_at("net", ratio) for ratio in (0.0, 0.001, 0.002, 0.12, 0.125, 0.29)]
+    shares = [row.removeprefix("net, ").removesuffix(" of labels redrawn") for row in rows]
+    assert shares == ["net", "0.1%", "0.2%", "12%", "12.5%", "29%"]
+
+
 def test_streamed_images_have_the_same_wrong_labels() -> None:
     resident, streamed = (
         load(dhm.Config(image_size=28, label_noise=0.2, augment=augment)) for augment in ("crop", "scale")

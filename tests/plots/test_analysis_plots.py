@@ -10,6 +10,7 @@ from readable import assert_readable, texts
 
 import dhm
 from dhm import BranchSpec
+from dhm.analysis.networks import architecture
 from dhm.plots import correlation, eq11, gradients, heads, network, style
 from dhm.plots.style import HEADS
 
@@ -44,6 +45,13 @@ def test_blocks_channels_and_sizes_of_table_7() -> None:
     assert len(found["conv3_x\n12 blocks\n304 × 16×16"]) == 2  # B0 and B2
     assert "conv4_x\n6 blocks\n376 × 8×8" in found  # B2
     assert "conv4_x\n12 blocks\n736 × 8×8" in found  # B1
+
+
+def test_an_image_may_be_higher_than_wide() -> None:
+    """A pedestrian through the network of Table 10."""
+    (built,) = architecture.build(["mobilenet_v1"]).values()
+    found = assert_readable(network.draw_network(*built))
+    assert {"image\n256×128", "stem\n32 × 128×64", "conv6_x\n2 blocks\n1024 × 8×4"} <= found.keys()
 
 
 def test_residuals_and_terms() -> None:

@@ -83,6 +83,8 @@ def test_views_are_readable_and_say_what_they_show() -> None:
     assert "training takes 1.00 times" in views["network"].words
     with pytest.raises(InputError, match="sigma must be above 0 and at most 1, not 2"):
         expansion.view(2)
+    with pytest.raises(InputError, match="a gradient of 0 at any noise; take two classifiers"):
+        expansion.view(0.3, "student's gradient", 4, 4)
 
 
 @pytest.fixture(scope="module")
@@ -201,6 +203,22 @@ def test_a_large_network_leaves_the_kernel_free(monkeypatch: pytest.MonkeyPatch)
         return longest
 
     assert asyncio.run(asyncio.wait_for(kernel(), 180)) < 5
+
+
+def test_a_network_that_is_too_large_is_told_though_another_process_finds_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def found_elsewhere(name: str, branches: str, options: dict) -> None:
+        network.create_model(name, branches=branches, **options)
+
+    monkeypatch.setattr(network, "_measure_elsewhere", found_elsewhere)
+
+    async def kernel() -> str:
+        explorer = network.explore()
+        of(explorer, ipywidgets.Dropdown, "network").value = "wrn"
+        of(explorer, ipywidgets.IntText, "depth").value = 100_000
+        await asyncio.sleep(0.1)
+        return of(explorer, ipywidgets.HTML).value
+
+    assert "a network of 49,998 blocks is deeper than the 10,000 that are built" in asyncio.run(kernel())
 
 
 def test_a_training_is_started_watched_and_stopped(tmp_path: Path) -> None:

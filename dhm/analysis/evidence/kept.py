@@ -2,8 +2,8 @@
 
 Beside the record itself (`dhm.records.record`), what only the trained network can tell:
 
-    gradients.csv    cosines of the classifiers' gradients to the shared trunk (`analysis.gradients`), by loss
-    likeness.csv     correlations of the branches' kernels with their nulls, and CKA (`analysis.likeness`)
+    gradients.csv    cosines of the classifiers' gradients to the shared trunk (`features.gradients`), by loss
+    likeness.csv     correlations of the branches' kernels with their nulls, and CKA (`features.likeness`)
     kernels.npz      the max-kernel matrices behind them, <layer>/B0 and <layer>/B2
 """
 
@@ -77,7 +77,10 @@ def _measured(record: RunRecord, data_dir: str | Path | None) -> dict[str, bytes
 
 
 def _alike(net: BranchedNet, images: Images) -> dict[str, bytes]:
-    pairs = correlation.paired_layers(net)
+    try:
+        pairs = correlation.paired_layers(net)
+    except InputError:  # a B2 without blocks, or with wider ones
+        return {}
     pairs = {layer: pairs[layer] for layer in likeness.spread(list(pairs))}
     matrices = {
         f"{layer}/{head}": matrix.astype(np.float32)

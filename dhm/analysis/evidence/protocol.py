@@ -126,7 +126,9 @@ def finished(runs: pd.DataFrame) -> dict[str, str]:
 
 def table(judged: Sequence[Judged]) -> pd.DataFrame:
     """Rows of the protocol as a table to read: errors, gain, that at the best epoch, interval, p, the paper's gain,
-    verdict."""
+    verdict; an empty one without rows."""
+    if not judged:
+        return pd.DataFrame()
     shown = gain_table([row.gain for row in judged], {row.gain.label: row.verdict for row in judged})
     expected = [row.comparison.paper_gain for row in judged]
     shown.insert(0, "errors (%)", [f"{row.gain.first} → {row.gain.second}" for row in judged])

@@ -30,7 +30,7 @@ class Shelf:
     Attributes:
         of_the_paper: table -> its runs on the paper's data, each seed once; by the paper's recipe, or for networks that
             have no such run by the released one.
-        measured: runs of the protocol in data/records (`analysis.evidence`).
+        measured: runs of the protocol in data/records (`evidence.protocol`).
         records: those of `measured`, for what is kept beside the figures.
         others: finished runs that speak of no claim, e.g. quick ones; unfinished ones.
         broken: sentences on what could not be read.

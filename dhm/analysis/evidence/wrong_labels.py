@@ -19,7 +19,7 @@ def network_at(network: str, ratio: float, excludes_truth: bool = False) -> str:
     """A network's row at a ratio of corruption; the clean one keeps its name."""
     if not ratio:
         return network
-    return f"{network}, {100 * ratio:.0f}% of labels {'made wrong' if excludes_truth else 'redrawn'}"
+    return f"{network}, {100 * ratio:g}% of labels {'made wrong' if excludes_truth else 'redrawn'}"
 
 
 def clean_network(row: str) -> str:

@@ -18,7 +18,8 @@ from scipy import stats
 from torch import nn
 
 from dhm.branches import MAIN, BranchedNet, answering
-from dhm.data.images import Batch, Images
+from dhm.data import ImageSet
+from dhm.data.images import Batch
 from dhm.errors import InputError
 from dhm.losses import DHMLoss
 
@@ -39,7 +40,7 @@ def _parameters(net: BranchedNet) -> dict[int, list[nn.Parameter]]:
     return {stage: parameters for stage, parameters in found.items() if parameters}
 
 
-def held_out(images: Images, micro: int, count: int) -> Iterator[Batch]:
+def held_out(images: ImageSet, micro: int, count: int) -> Iterator[Batch]:
     """`count` images in micro-batches, in an order drawn once for all: a set read from folders is sorted by class."""
     return itertools.islice(images.train_batches(micro, 0, 0, augment="none"), -(-count // micro))
 

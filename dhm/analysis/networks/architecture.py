@@ -13,7 +13,7 @@ from dhm.branches import MAIN, BranchedNet, answering
 from dhm.errors import InputError
 from dhm.flops import blank, flops, inference_flops
 from dhm.models import StagedNet
-from dhm.zoo import MODELS, create_model
+from dhm.zoo import MODELS, create_model, family_of
 
 SHORTCUTS = ("shortcut", "downsample")
 
@@ -78,8 +78,12 @@ def paper_networks() -> list[str]:
 
 def build(names: Iterable[str]) -> dict[str, tuple[BranchedNet, int | tuple[int, int]]]:
     """Networks for the classes and image sizes of the paper's experiments, with shapes but no weights, so that the
-    largest takes no memory: name -> (network, image size)."""
-    used = {name: IMAGES.get(MODELS[name].family, (32, 100)) for name in dict.fromkeys(names)}
+    largest takes no memory: name -> (network, image size).
+
+    Raises:
+        InputError: as `create_model`.
+    """
+    used = {name: IMAGES.get(family_of(name), (32, 100)) for name in dict.fromkeys(names)}
     with torch.device("meta"):
         return {name: (create_model(name, num_classes=classes), size) for name, (size, classes) in used.items()}
 

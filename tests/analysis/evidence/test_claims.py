@@ -337,7 +337,7 @@ def test_what_is_decided_without_training(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_powers_of_table_1() -> None:
-    """DenseNet-40's DHM over DSL: pooled deviation of the printed ones, noncentral t by hand."""
+    """WRN-16-8's DSL over baseline: pooled deviation of the printed ones, noncentral t by hand."""
     table = report.powers()
     source = published("table1")
     a, b = source["wrn16_8", "baseline"], source["wrn16_8", "dsl"]

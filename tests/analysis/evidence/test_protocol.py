@@ -17,6 +17,7 @@ import dhm
 from dhm import options, paths
 from dhm.__main__ import main, parser
 from dhm.analysis.evidence import kept, measures, protocol, single_runs
+from dhm.analysis.evidence.results import published
 from dhm.analysis.features import agreement, correlation
 from dhm.analysis.features.gradients import consistency, held_out
 from dhm.analysis.variants import spoken
@@ -118,12 +119,18 @@ def test_without_records_everything_is_not_run() -> None:
     assert len(judged) == 18
     assert {row.verdict for row in judged} == {"not run"}
     assert len(protocol.table(judged)) == 18
+    assert protocol.table(protocol.with_runs(judged)).empty
 
 
 def test_protocol_says_the_same_as_its_table() -> None:
-    page = (paths.records_dir() / "README.md").read_text()
+    """A row of one of Table 1's networks by that table, any other by the page."""
+    page, printed = (paths.records_dir() / "README.md").read_text(), published("table1")
     for row in protocol.comparisons():
-        assert row.paper_gain is None or f"{row.paper_gain:.3f}" in page or "of\ntheir network in Table 1" in page
+        sides = [printed.get((row.experiment.removeprefix("g-"), method)) for method in (row.first, row.second)]
+        if all(sides):
+            assert row.paper_gain == pytest.approx(sides[0].mean - sides[1].mean)
+        else:
+            assert row.paper_gain is None or f"{row.paper_gain:.3f}" in page
     assert {row.experiment.partition("-")[0] for row in protocol.comparisons()} == {"c1", "c2", "g"}
 
 
@@ -157,12 +164,13 @@ MOBILENET = {"arch": "mobilenet", "options": {"width": 0.25}, "train_per_class":
     ("changes", "measured"),
     [
         ({"branches": [{"name": "B1", "root": 2, "depths": [1], "width": 2}]}, {"gradients.csv"}),
+        ({"branches": [{"name": "B2", "root": 1}]}, {"gradients.csv"}),
         ({"branches": "twin"}, set()),
         ({"method": "baseline"}, set()),
         ({**RESNET, "augment": "scale", "image_size": 28}, set()),
         ({**MOBILENET, "dataset": "pedestrians", "classes": 8, "image_size": 64}, set()),
     ],
-    ids=["B1 alone", "twin", "plain", "streamed", "search"],
+    ids=["B1 alone", "bare B2", "twin", "plain", "streamed", "search"],
 )
 def test_any_finished_run_is_kept(changes: dict, measured: set[str], tmp_path: Path) -> None:
     """With what can be measured on it, and nothing that lay about in its folder."""

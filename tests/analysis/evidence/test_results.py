@@ -184,6 +184,16 @@ def test_curves_of_a_single_epoch_have_no_inset() -> None:
     assert plots.training({"net": {"dhm": [line]}}).axes[0].child_axes == []
 
 
+@pytest.mark.parametrize(("plain", "drawn"), [({"dhm": 50.0}, True), ({}, False)])
+def test_the_legend_names_what_is_drawn(plain: dict[str, float], drawn: bool) -> None:
+    """Kept records have no checkpoint, so nothing is known of their training images as they are."""
+    line = {"epoch": 0, "train": {"accuracy/B0": 0.5}, "test": {"B0": {"top1_error": 60.0}}}
+    (ax,) = plots.training({"net": {"dhm": [line]}}, {"net": plain}).axes
+    told = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert any("eval mode" in text for text in told) == drawn
+    assert any(mark.get_marker() == "D" for mark in ax.lines) == drawn
+
+
 def test_training_images_as_they_are(tmp_path: Path) -> None:
     """Eval mode, no augmentation: by hand on the resident images, each once."""
     record = dhm.fit(small_config(epochs=1), runs_dir=tmp_path, accelerator="cpu", progress=False)

@@ -88,6 +88,8 @@ def test_networks_are_built_at_the_papers_sizes() -> None:
         "resnet32",
         "resnet152",
     }
+    with pytest.raises(dhm.InputError, match="there is no network 'resnet33'; take one of resnet32"):
+        architecture.build(["resnet33"])
 
 
 def test_departures_of_several_networks_are_those_of_each() -> None:
