@@ -99,7 +99,7 @@ def reading(rounds: int) -> Iterator[Row]:
 
 def write_photographs(folder: Path) -> None:
     """Pictures in class folders, of the size ImageNet's have: the embedded ones, enlarged."""
-    pixels = load(Config()).train.first(16).pixels.permute(0, 2, 3, 1).numpy()
+    pixels = load(Config()).train.spread(16).pixels.permute(0, 2, 3, 1).numpy()
     for number, (part, name) in enumerate(itertools.product(("train", "val"), ("a", "b"))):
         (folder / part / name).mkdir(parents=True)
         for index in range(4):

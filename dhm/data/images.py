@@ -37,9 +37,10 @@ class Images:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def first(self, count: int) -> "Images":
-        """The first so many of the images."""
-        return replace(self, pixels=self.pixels[:count], labels=self.labels[:count])
+    def spread(self, count: int) -> "Images":
+        """So many of the images at equal distances: the first ones of a set read from folders are of one class."""
+        chosen = torch.arange(min(count, len(self))) * len(self) // min(count, len(self))
+        return replace(self, pixels=self.pixels[chosen], labels=self.labels[chosen])
 
     def to(self, device: torch.device) -> "Images":
         """The same images on another device."""

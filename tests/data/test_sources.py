@@ -16,7 +16,7 @@ from PIL import Image
 import dhm
 from dhm import paths
 from dhm.data import corruption, load, reid
-from dhm.data.images import channel_statistics, crop_and_flip
+from dhm.data.images import Images, channel_statistics, crop_and_flip
 from dhm.data.sources import DATASETS
 from dhm.randomness import generator, seed_of
 
@@ -281,3 +281,11 @@ def test_nothing_is_downloaded_unasked(tmp_path: Path) -> None:
     with pytest.raises(dhm.InputError, match="ask for the download"):
         load(dhm.Config(dataset="cifar100"), tmp_path)
     assert os.listdir(tmp_path) == []
+
+
+def test_a_spread_of_a_set_in_order_of_classes_has_all_of_them() -> None:
+    labels = torch.arange(10).repeat_interleave(7)
+    images = Images(torch.arange(70)[:, None, None, None].byte(), labels, torch.zeros(1), torch.ones(1))
+    assert images.spread(10).labels.tolist() == [*range(10)]
+    assert images.spread(4).pixels.flatten().tolist() == [0, 17, 35, 52]
+    assert images.spread(99).labels.tolist() == labels.tolist()

@@ -276,9 +276,9 @@ def test_tables_and_residuals_of_several_networks() -> None:
     assert branching.parts(measured).loc[("isotropic", "finite", "DHM", "B2 ← B0"), "student"] == round(mean, 3)
     table = branching.curvatures(measured)
     assert (table["autodiff", 0.25] == table["autodiff", 1.0]).all()  # derivatives know no size
-    found, errors = branching.residuals({"net": nets["dhm", 0]}, images.first(2), [0.5, 1.0])
+    found, errors = branching.residuals({"net": nets["dhm", 0]}, images.spread(2), [0.5, 1.0])
     root, student, teacher = branching.heads_after(nets["dhm", 0], "B0", "B2")
-    samples = branching.augmented_representations(nets["dhm", 0], root, images.first(2), generator(0))
+    samples = branching.augmented_representations(nets["dhm", 0], root, images.spread(2), generator(0))
     h, noise = samples.mean(dim=0), Measured.of(samples)
     expansion = eq11.expand_value(student, teacher, h, noise.factor)
     drawn, error = monte_carlo(
