@@ -139,7 +139,7 @@ def reid_settings(preset: str, arch: str, dataset: str = "") -> dict[str, Any]:
         raise InputError(f"the paper gives {arch!r} no re-identification recipe; {', '.join(REID_PAPER)} have one")
     if not small:
         dataset = dataset or "market1501"
-        return {"arch": arch, "dataset": dataset, "image_size": 256, **REID, **REID_PAPER[family]}
+        return {"arch": arch, "options": {}, "dataset": dataset, "image_size": 256, **REID, **REID_PAPER[family]}
     recipe = {"dataset": dataset or "pedestrians", "image_size": 64, **REID, **REID_QUICK[family]}
     smoke = {"classes": 8, "epochs": 2, "milestones": (1,)} if preset == "smoke" else {}
     return {"arch": arch, "options": QUICK_MEMBERS.get(arch, {}), **recipe, **smoke}

@@ -159,3 +159,8 @@ def test_gains_without_a_printed_one_are_told_apart_or_not() -> None:
     sample = {("net", name): Sample(mean, 0.2, 5) for name, mean in (("a", 30.0), ("b", 28.0), ("c", 30.05))}
     table = price.told_apart(results.gains(sample, [("a", "b"), ("b", "a"), ("a", "c")]))
     assert list(table["error of the first named is"]) == ["lower", "higher", "not told apart"]
+
+
+def test_a_network_for_re_identification_is_told_what_it_lacks_for_a_table_of_imagenet() -> None:
+    with pytest.raises(dhm.InputError, match="mobilenet_v1 has no branch B3"):
+        recipes.table4("paper", arch="mobilenet_v1")
