@@ -3,7 +3,7 @@
     python benchmarks/table.py [--rounds 10] [--print]
 
 Each row is measured in one process, its ways by turns (`ratios`); what is measured, and of what, is told in the row.
-Two and a half minutes with 5 rounds on two cores with nothing else running. The other files here measure the same in more detail.
+With 5 rounds two and a half minutes on two idle cores. The other files here measure the same in more detail.
 """
 
 import argparse
