@@ -61,12 +61,10 @@ def summary(findings: Iterable[Finding]) -> pd.DataFrame:
 def opening(findings: Sequence[Finding], shelf: Shelf) -> str:
     """How many claims there are, how many have been looked at, and by how many runs."""
     left = sum(outcome(finding.verdict) == "not run" for finding in findings)
-    own = len(
-        {folder for runs in shelf.of_the_paper.values() for folder in runs["folder"]}
-    )  # several tables share some
+    own = {folder for runs in shelf.of_the_paper.values() for folder in runs["folder"]}  # several tables share some
     return (
         f"**{len(findings)} claims, of which {len(findings) - left} have been looked at.** On record: "
-        f"{len(shelf.measured)} runs of the protocol, {own} by the paper's recipe on the paper's data."
+        f"{len(shelf.measured)} runs of the protocol, {len(own)} by the paper's recipe on the paper's data."
     )
 
 
