@@ -8,18 +8,19 @@ import torch
 
 from dhm.branches import BranchedNet
 from dhm.config import Config
-from dhm.data import Images, load
+from dhm.data import ImageSet, load
 from dhm.errors import InputError
 from dhm.losses import DHMLoss
 from dhm.randomness import seed_of
 from dhm.records.record import RunRecord
 from dhm.records.weights import load_trained
+from dhm.training.parallel import connect
 from dhm.training.progress import Bar
 from dhm.training.step import optimizer_of
 from dhm.zoo import network_of
 
 
-def fit_branches(net: BranchedNet, config: Config, train: Images, *, progress: bool = True) -> BranchedNet:
+def fit_branches(net: BranchedNet, config: Config, train: ImageSet, *, progress: bool = True) -> BranchedNet:
     """A baseline with the branches its configuration leaves out, fitted on its detached trunk.
 
     The trunk stays as it is, batch norm by its running statistics. The branches learn from cross-entropy alone, with
@@ -36,7 +37,7 @@ def fit_branches(net: BranchedNet, config: Config, train: Images, *, progress: b
     Raises:
         InputError: the configuration names no branches, or another network.
     """
-    device = train.pixels.device
+    device = train.labels.device
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         branched = network_of(config.replace(method="dsl"), net.backbone.classifier.out_features)
@@ -51,22 +52,20 @@ def fit_branches(net: BranchedNet, config: Config, train: Images, *, progress: b
     return branched.eval()
 
 
-def load_branched(record: RunRecord) -> BranchedNet:
-    """The trained network of a finished run; of a baseline with its branches fitted by `fit_branches`.
+def load_branched(record: RunRecord, accelerator: str = "auto") -> BranchedNet:
+    """The trained network of a finished run, on the CPU; of a baseline with its branches fitted by `fit_branches`.
 
-    Raises:
-        InputError: a baseline whose images are too many to keep in memory.
+    Args:
+        accelerator: where they are fitted, in float32, see `dhm.training.parallel.connect`.
     """
     net, config = load_trained(record), record.config
     if config.method != "baseline":
         return net
-    train = load(config).train
-    if not isinstance(train, Images):
-        raise InputError(f"branches are fitted on images in memory, but those of {config.dataset_name} are streamed")
-    return fit_branches(net, config, train)
+    device = connect(accelerator, "32-true").device
+    return fit_branches(net, config, load(config).train.to(device)).cpu()
 
 
-def _fit(net: BranchedNet, config: Config, train: Images, progress: bool) -> None:
+def _fit(net: BranchedNet, config: Config, train: ImageSet, progress: bool) -> None:
     optimizer = optimizer_of(config, net.branches)
     loss = DHMLoss("dsl", label_smoothing=config.label_smoothing)
     net.backbone.eval()

@@ -8,7 +8,7 @@ from dhm.analysis.features.gradients import consistency, held_out
 from dhm.analysis.statistics import Sample
 from dhm.analysis.variants import spoken
 from dhm.branches import BranchedNet
-from dhm.data.images import Images
+from dhm.data import ImageSet
 from dhm.losses import DHMLoss
 
 PLACE = ["stage", "first", "second"]
@@ -19,8 +19,9 @@ RARE = 0.05
 
 
 def measure(
-    nets: Mapping[tuple[str, int, int], BranchedNet], images: Images, loss: str, batch_norm: str, micro: int, count: int
-) -> pd.DataFrame:
+    nets: Mapping[tuple[str, int, int], BranchedNet], images: ImageSet, loss: str, batch_norm: str, micro: int,
+    count: int,
+) -> pd.DataFrame:  # fmt: skip
     """`consistency` of several networks, with the columns method, seed and epoch.
 
     Args:

@@ -11,7 +11,9 @@ from dhm.analysis.theory.eq11 import KINDS, TERMS, Head, expand_value, mimicking
 from dhm.analysis.theory.perturbation import Isotropic, Measured, monte_carlo
 from dhm.analysis.variants import spoken
 from dhm.branches import IMAGE, MAIN, BranchedNet
-from dhm.data.images import Images, crop_and_flip
+from dhm.config import Config
+from dhm.data import Images, load
+from dhm.data.images import crop_and_flip
 from dhm.errors import InputError
 from dhm.randomness import generator
 
@@ -50,6 +52,27 @@ def heads_after(net: BranchedNet, first: str, second: str) -> tuple[int, Head, H
         return probabilities
 
     return root, head(first), head(second)
+
+
+def perturbed_images(config: Config, count: int, download: bool = False) -> Images:
+    """The test images whose representations are perturbed, at equal distances over the set.
+
+    Args:
+        download: fetch CIFAR-100 if it is missing.
+
+    Raises:
+        InputError: fewer than two, since errors are over images, or images that are not kept in memory.
+    """
+    if count < 2:
+        raise InputError(f"images must be at least 2, not {count}")
+    if config.streamed:
+        raise InputError(
+            f"the images of {config.dataset_name} are cut out anew each time they are read, and Eq. 11 is looked at "
+            "on images in memory, under crops of at most 4 pixels; take a network of CIFAR-100's"
+        )
+    images = load(config, download=download).test
+    assert isinstance(images, Images), "images in memory, since they are not streamed"
+    return images.spread(count)
 
 
 @torch.no_grad()

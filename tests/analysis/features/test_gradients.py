@@ -2,6 +2,7 @@
 
 import itertools
 from copy import deepcopy
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from torch.nn import functional as F
 
 import dhm
 from dhm import BranchedNet, BranchSpec, DHMLoss
+from dhm.analysis.features import agreement
 from dhm.analysis.features.gradients import consistency, frozen, sharing, trunk_gradients
 from dhm.data import load
 from dhm.models import StagedNet
@@ -165,6 +167,26 @@ def test_branches_fitted_on_a_frozen_trunk(tmp_path) -> None:
         fit_branches(trained, config.replace(branches="none"), data.train)
     with pytest.raises(dhm.InputError, match="is not the"):
         fit_branches(trained, config.replace(options={"depth": 14}), data.train)
+
+
+def test_a_network_of_streamed_images_is_looked_at_too(folder: Path, tmp_path: Path) -> None:
+    """The branches of a baseline are fitted on images read from files, and its gradients are taken on such images."""
+    config = dhm.Config(
+        arch="imagenet_resnet", options={"depth": 10, "base": 4}, dataset=str(folder), image_size=32,
+        augment="scale", method="baseline", batch_size=6, epochs=2, milestones=(), lr=0.01,
+    )  # fmt: skip
+    record = dhm.fit(config, runs_dir=tmp_path / "runs", accelerator="cpu", progress=False)
+    net = load_branched(record, "cpu")
+    weights = {head: [layer.weight for layer in net.branches[head].modules() if isinstance(layer, nn.Conv2d)]
+               for head in net.heads[1:]}  # fmt: skip
+    torch.manual_seed(config.seed)
+    fresh = network_of(config.replace(method="dsl"), 3)
+    for head, learned in weights.items():
+        drawn = [layer.weight for layer in fresh.branches[head].modules() if isinstance(layer, nn.Conv2d)]
+        assert all(not torch.equal(a, b) for a, b in zip(learned, drawn, strict=True))
+    table = agreement.measure({("baseline", 0, 2): net}, load(config).test, "dsl", "batch", 3, 6)
+    assert set(table["second"]) == {"B1", "B2"}
+    assert table["cosine"].between(-1, 1).all()
 
 
 def test_branches_are_fitted_by_the_optimizer_of_the_run(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,9 +1,11 @@
 """Expansions of Eq. 10's mimicking term against closed forms, quadrature and sampling."""
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
+from conftest import small_config
 
 import dhm
 from dhm.analysis.theory import branching, eq11, smooth
@@ -313,3 +315,14 @@ def test_bad_input_is_told() -> None:
     net = dhm.create_model("cifar_resnet", 5, depth=8)
     with pytest.raises(dhm.InputError, match="B7"):
         branching.heads_after(net, "B0", "B7")
+
+
+def test_images_to_perturb_are_of_all_classes(folder: Path) -> None:
+    """A folder's images are sorted by class; a set that is streamed and a single image are told before any training."""
+    config = small_config(dataset=str(folder), image_size=8, augment="crop", classes=None, train_per_class=None)
+    assert branching.perturbed_images(config, 3).labels.tolist() == [0, 1, 2]
+    assert len(branching.perturbed_images(config, 100)) == 6
+    with pytest.raises(dhm.InputError, match="at least 2, not 1"):
+        branching.perturbed_images(config, 1)
+    with pytest.raises(dhm.InputError, match="images in memory"):
+        branching.perturbed_images(config.replace(augment="scale"), 3)
